@@ -1,0 +1,85 @@
+"""A job's states.
+
+Theory of operation. A job is QUEUED when its payload lies in a queue, CLAIMED once an intake holds
+it under a lease, WAITING once the scheduler knows its demand, RUNNING from its first phase's start,
+RENDERED when every file or text of its result is in the spool and the journal, and COMPLETED when
+the store holds them. FAILED and CANCELLED can be reached from every state that is not terminal
+before RENDERED; a RENDERED job is past cancelling. CLAIMED, WAITING and RUNNING go back to QUEUED
+when a drain hands the job back or a restart finds its lease. The terminal callback follows the
+terminal state and is the outbox's business, not the job's.
+
+=========  ==============================================
+state      may become
+=========  ==============================================
+queued     claimed, cancelled, failed
+claimed    waiting, queued, failed, cancelled
+waiting    running, queued, failed, cancelled
+running    rendered, waiting, queued, failed, cancelled
+rendered   completed, failed
+completed
+failed     queued (retry)
+cancelled  queued (retry)
+=========  ==============================================
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class JobState(str, Enum):
+    QUEUED = "queued"
+    CLAIMED = "claimed"
+    WAITING = "waiting"
+    RUNNING = "running"
+    RENDERED = "rendered"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in _TERMINAL
+
+    @property
+    def status(self) -> str:
+        """The word the wire uses: queued, processing, completed, failed or cancelled."""
+        return _STATUS[self]
+
+
+_S = JobState
+_TERMINAL = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED})
+_STATUS = {
+    _S.QUEUED: "queued",
+    _S.CLAIMED: "queued",
+    _S.WAITING: "queued",
+    _S.RUNNING: "processing",
+    _S.RENDERED: "processing",
+    _S.COMPLETED: "completed",
+    _S.FAILED: "failed",
+    _S.CANCELLED: "cancelled",
+}
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    _S.QUEUED: frozenset({_S.CLAIMED, _S.CANCELLED, _S.FAILED}),
+    _S.CLAIMED: frozenset({_S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.WAITING: frozenset({_S.RUNNING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.RENDERED, _S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.RENDERED: frozenset({_S.COMPLETED, _S.FAILED}),
+    _S.COMPLETED: frozenset(),
+    _S.FAILED: frozenset({_S.QUEUED}),
+    _S.CANCELLED: frozenset({_S.QUEUED}),
+}
+
+
+class IllegalTransition(RuntimeError):
+    """A job was moved in a way the table does not know; a defect of ours."""
+
+    def __init__(self, job: object, old: JobState, new: JobState) -> None:
+        allowed = ", ".join(sorted(s.value for s in TRANSITIONS[old])) or "nothing"
+        super().__init__(f"job {job}: {old.value} -> {new.value}; {old.value} may become {allowed}")
+
+
+def check_transition(job: object, old: JobState, new: JobState) -> None:
+    """Raise ``IllegalTransition`` unless the table allows the move."""
+    if new not in TRANSITIONS[old]:
+        raise IllegalTransition(job, old, new)

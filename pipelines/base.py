@@ -1,0 +1,126 @@
+"""The one Protocol that every pipeline meets, and what passes through it.
+
+A pipeline holds no state of a run. ``begin`` makes a ``State``, ``step`` moves it on by one step;
+between two calls the state may be dumped, the components evicted and brought back, another job
+run, and the result is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipelines.component import Component
+    from pipelines.request import Request
+    from pipelines.state import State
+
+
+class RunCancelled(Exception):
+    """The run was asked to stop."""
+
+
+class UnsupportedRequest(ValueError):
+    """The checkpoint cannot do what is asked. ``field`` is the request's guilty field."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class CancelToken:
+    """One run's stop sign, set from another thread and read in the run's own."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise ``RunCancelled`` if the run was asked to stop."""
+        if self._event.is_set():
+            raise RunCancelled
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """A phase of one request: which components together, peak activation bytes, step count."""
+
+    name: str
+    components: tuple[str, ...]
+    working_bytes: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutput:
+    """One finished image: uint8, shape (height, width, 3), RGB. ``index`` is its place."""
+
+    index: int
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOutput:
+    """A finished video: uint8, shape (frames, height, width, 3), RGB."""
+
+    frames: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text that is final and whole (no half character), to be appended to what came before."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextOutput:
+    """A finished text. ``finish_reason`` is ``stop`` or ``length``."""
+
+    text: str
+    prompt_tokens: int
+    tokens: int
+    finish_reason: str
+
+
+Output = ImageOutput | VideoOutput | TextDelta | TextOutput
+
+
+class Pipeline(Protocol):
+    """One model on the device, seen through its components and phases."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def components(self) -> Mapping[str, Component]:
+        """By full name, e.g. ``sdxl.unet``."""
+
+    def plan(self, request: Request) -> tuple[PhasePlan, ...]:
+        """The phases of a request. Raises ``UnsupportedRequest``. Touches no weights."""
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        """What will silently differ from what was asked, e.g. a prompt that will be cut."""
+
+    def begin(self, request: Request) -> State:
+        """The state before the first step of the first phase."""
+
+    def step(self, state: State, token: CancelToken) -> tuple[Output, ...]:
+        """Run one step of ``state.phase`` in place; the phase's components must be resident.
+
+        At the phase's last step ``state.phase`` moves to the next phase (``"done"`` at the end)
+        and ``state.step`` to 0. Raises ``RunCancelled`` within the step when the token says so;
+        the state is then to be thrown away.
+        """

@@ -1,0 +1,63 @@
+"""A run's whole state, explicit and serialisable: nothing of a run lives in a Python frame.
+
+Source of the format: safetensors for the tensors, with the rest as JSON in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from pipelines.request import Request, request_from_json, request_to_json
+
+_META = "ourvidz"
+
+
+@dataclass(slots=True)
+class State:
+    """What ``Pipeline.step`` reads and writes.
+
+    ``phase`` is the phase being run, ``step`` the steps done in it. ``values`` holds JSON values
+    (scheduler counters, token ids, text), ``tensors`` everything else (latents, scheduler history,
+    embeddings, conditioning, KV cache, generator states). A list of tensors is kept as
+    ``name.0``, ``name.1``... ``phase`` is ``"done"`` when nothing is left to run.
+    """
+
+    request: Request
+    phase: str
+    step: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of the distinct storages the tensors keep alive off the CPU or on it."""
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage() for t in self.tensors.values()
+        }
+        return sum(storage.nbytes() for storage in storages.values())
+
+
+def dump(state: State) -> bytes:
+    """Write a state; ``restore`` gives back the same bits on the same build."""
+    meta = {
+        "request": request_to_json(state.request),
+        "phase": state.phase,
+        "step": state.step,
+        "values": state.values,
+    }
+    tensors = {name: t.detach().to("cpu").contiguous().clone() for name, t in state.tensors.items()}
+    return save(tensors, {_META: json.dumps(meta)})
+
+
+def restore(data: bytes, device: torch.device) -> State:
+    """Read a state that ``dump`` wrote. CPU generator states (``rng.*``) stay on the CPU."""
+    size = int.from_bytes(data[:8], "little")
+    meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_META])
+    tensors = {n: t if n.startswith("rng.") else t.to(device) for n, t in load(data).items()}
+    request = request_from_json(meta["request"])
+    return State(request, meta["phase"], meta["step"], meta["values"], tensors)

@@ -1,0 +1,214 @@
+"""What flows in and what flows out.
+
+*Events* (past tense) are facts: they go in through ``Scheduler.handle(event, now)``. *Commands*
+(imperative) come back. Each command of the first group below is carried out by the shell and
+answered by exactly one terminal event:
+
+=============================  ================================================================
+command                        terminal event, exactly one of
+=============================  ================================================================
+``Stage``                      ``StageSucceeded``, ``StageFailed``
+``Load``                       ``LoadSucceeded``, ``LoadFailed``
+``Evict``                      ``Evicted``
+``Unstage``                    ``Unstaged``
+``Start``, ``Resume``          ``PhaseFinished``, ``Paused``, ``RunCancelled``, ``RunFailed``
+=============================  ================================================================
+
+``Pause`` and ``Cancel`` are requests to the run that a lease names: they have no terminal event
+of their own, they hasten that run's. ``Settle`` tells the shell that a job has left the scheduler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.types import Demand, Fault, Lease, Outcome
+
+# Commands with one terminal event ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Read a component from disk into its host master."""
+
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Copy a staged component to the device."""
+
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Drop a component's device copy; nothing is copied back."""
+
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unstage:
+    """Drop a component's host master."""
+
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run one phase from its beginning."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with a phase that a ``Paused`` ended."""
+
+    lease: Lease
+
+
+# Requests and notices, without a terminal event --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Ask a run to stop at its next step boundary and keep its state."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Ask a run to stop as soon as it can and drop its state."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The job has left the scheduler; all its bytes are free."""
+
+    job: str
+    outcome: Outcome
+    fault: Fault | None = None
+    detail: str = ""
+
+
+# Events -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobArrived:
+    demand: Demand
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Start nothing more. With ``pause`` a running job is asked to pause at its next step."""
+
+    pause: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TimeReached:
+    """The time that ``deadline()`` named has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSucceeded:
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed:
+    """``permanent``: the same attempt would fail again (a corrupt or missing file)."""
+
+    component: str
+    detail: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSucceeded:
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    component: str
+    detail: str
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unstaged:
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepReached:
+    """``step`` steps of the leased phase are done. May be conflated: only the newest counts."""
+
+    lease: Lease
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseFinished:
+    """``state_bytes``: what the job carries on the device into its next phase."""
+
+    lease: Lease
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Ends a ``Start`` or ``Resume`` at a step boundary; ``state_bytes`` stay in the ledger."""
+
+    lease: Lease
+    step: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelled:
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    lease: Lease
+    fault: Fault
+    detail: str
+
+
+Command = Stage | Load | Evict | Unstage | Start | Resume | Pause | Cancel | Settle
+Event = (
+    JobArrived
+    | CancelRequested
+    | DrainRequested
+    | TimeReached
+    | StageSucceeded
+    | StageFailed
+    | LoadSucceeded
+    | LoadFailed
+    | Evicted
+    | Unstaged
+    | StepReached
+    | PhaseFinished
+    | Paused
+    | RunCancelled
+    | RunFailed
+)
