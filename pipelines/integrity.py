@@ -1,0 +1,76 @@
+"""What is checked of a module once its weights are in memory.
+
+Both libraries accept a checkpoint with tensors missing (and leave them random or without data) and
+one full of NaN; neither is ever what was meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipelines.arena import module_tensors
+from pipelines.weights import CheckpointError, Header
+
+# Large sequential reads: page faults of a mapped file on a network volume are 4 KiB round trips.
+_BLOCK_BYTES = 16 * 1024 * 1024
+_READERS = 4
+
+
+def read_ahead(files: Iterable[Path]) -> None:
+    """Read the files into the page cache in large blocks, several at once, for the library's own
+    mapping to find there."""
+    blocks = [
+        (file, offset) for file in files for offset in range(0, file.stat().st_size, _BLOCK_BYTES)
+    ]
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead") as pool:
+        for _ in pool.map(_read_block, blocks):
+            pass
+
+
+def _read_block(block: tuple[Path, int]) -> None:
+    path, offset = block
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        file.readinto(bytearray(min(_BLOCK_BYTES, path.stat().st_size - offset)))
+
+
+def check_names(path: Path, headers: Iterable[Header], skeleton: nn.Module) -> None:
+    """Compare shapes of the tensors that headers and module name alike."""
+    held = {name: info for header in headers for name, info in header.tensors.items()}
+    for name, tensor in skeleton.state_dict().items():
+        info = held.get(name)
+        if info is not None and info.shape != tuple(tensor.shape):
+            raise CheckpointError(
+                path,
+                f"tensor {name} has shape {list(info.shape)}, where the configuration expects"
+                f" {list(tensor.shape)}",
+            )
+
+
+def check_missing(path: Path, missing: Iterable[str]) -> None:
+    """``missing``: state-dict names that no file filled."""
+    names = sorted(missing)
+    if names:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise CheckpointError(path, f"tensor {names[0]} is missing{others}")
+
+
+def check_values(path: Path, module: nn.Module) -> None:
+    """Every tensor has data, and every floating value is finite."""
+    for name, tensor in module_tensors(module):
+        if tensor.is_meta:
+            check_missing(path, [name])
+        if tensor.is_floating_point() and not _finite(tensor):
+            raise CheckpointError(path, f"tensor {name} holds NaN or infinite values")
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    # A sum reads each value once without a mask as large as the tensor; it can overflow on finite
+    # values too, so only a finite sum settles it.
+    total = tensor.detach().sum(dtype=torch.float32)
+    return bool(total.isfinite()) or bool(tensor.isfinite().all())
