@@ -141,6 +141,7 @@ def build_skeleton(folder: Path, model_class: type[Any], dtype: torch.dtype) -> 
                 config = model_class.config_class.from_pretrained(
                     str(folder), local_files_only=True
                 )
+                config.dtype = dtype  # nested models are built in the configuration's own
                 module = model_class(config)
                 module.tie_weights()
     # A configuration is foreign input to the library's constructors, which answer a wrong one
