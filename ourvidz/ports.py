@@ -7,10 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
-from ourvidz.jobs import Asset, JobError, JobSpec, Reference, Work
+import numpy as np
+from numpy.typing import NDArray
+
+from ourvidz.jobs import (
+    Asset,
+    InvalidJob,
+    JobError,
+    JobResult,
+    JobSpec,
+    JobState,
+    Reference,
+    Work,
+)
 from scheduler.messages import Cancel, Command, Event, Pause
 from scheduler.types import Component, Phase
 
@@ -21,8 +35,6 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
     def wall(self) -> float: ...
-
-    async def sleep(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,9 @@ class Claimed:
 
 class JobSource(Protocol):
     """Durable queues with leases. A claim made twice with one ``claim_id`` returns one element."""
+
+    async def recover(self) -> int:
+        """At start: let go what an earlier process of this worker held; returns how many."""
 
     async def push(self, queue: str, raw: bytes) -> None:
         """Append at the right, as the producers do."""
@@ -130,21 +145,28 @@ class Admission(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is: ``step`` of ``steps`` in this phase, ``share`` (0..1) of the whole part."""
+    """``step`` steps of the part's phase number ``phase`` are done."""
 
     part: str
-    phase: str
+    phase: int
     step: int
-    steps: int
-    share: float
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """A finished file of a part, already in the spool."""
+class ImageProduced:
+    """A finished image: uint8, shape (height, width, 3), RGB. ``index`` is its place."""
 
     part: str
-    asset: Asset
+    index: int
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoProduced:
+    """A finished video: uint8, shape (frames, height, width, 3), RGB."""
+
+    part: str
+    frames: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +186,7 @@ class TextDone:
     finish_reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ItemFailed:
-    """One image of a batch could not be made or written; the others go on."""
-
-    part: str
-    index: int
-    error: JobError
-
-
-RunNotice = Progress | Rendered | TextChunk | TextDone | ItemFailed
+RunNotice = Progress | ImageProduced | VideoProduced | TextChunk | TextDone
 
 
 class RunSink(Protocol):
@@ -245,3 +258,126 @@ class Executor(Protocol):
 
     def snapshot(self) -> Mapping[str, Any]:
         """Device facts for health: kind, name, allocated bytes."""
+
+
+class RenderFailed(Exception):
+    """A file could not be written; ``retryable`` where the disk, not the pixels, is to blame."""
+
+    def __init__(self, message: str, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Renderer(Protocol):
+    """Turns what a run yields into files with their metadata, in the job's spool folder."""
+
+    async def image(self, part: Part, produced: ImageProduced) -> Asset:
+        """Write one PNG and its thumbnail. Raises ``RenderFailed``."""
+
+    async def video(self, part: Part, produced: VideoProduced) -> Asset:
+        """Write one MP4 and its thumbnail. Raises ``RenderFailed``."""
+
+
+class Known(Enum):
+    """What the journal says of a job that a queue or a caller brings."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    ACTIVE = "active"
+    ENDED = "ended"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the journal keeps it. Times are Unix seconds.
+
+    ``undelivered`` while the terminal callback is not acknowledged, ``parked`` when it was given
+    up; ``assets`` are the rendered files, uploaded or not.
+    """
+
+    spec: JobSpec
+    queue: str
+    claim_id: str | None
+    state: JobState
+    attempts: int
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    result: JobResult | None
+    undelivered: bool
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A terminal callback still owed. ``body`` is ``None`` where it follows from the job's record;
+    ``claim_id`` is the lease that is held until it is acknowledged."""
+
+    job_id: str
+    event_id: str
+    claim_id: str | None
+    body: bytes | None
+    attempts: int
+
+
+class Journal(Protocol):
+    """What must survive a crash: jobs, their rendered files, and callbacks still owed.
+
+    Every method returns after its change is durable. State moves are checked against the table.
+    """
+
+    async def accept(self, spec: JobSpec, queue: str, claim_id: str | None) -> Known:
+        """Record a job as QUEUED (no claim) or CLAIMED. ``NEW`` and ``QUEUED`` are recorded;
+        ``ACTIVE``, ``ENDED`` and ``CONFLICT`` (same id, other digest) change nothing."""
+
+    async def known(self, spec: JobSpec) -> Known:
+        """What ``accept`` would answer, recording nothing."""
+
+    async def get(self, job_id: UUID) -> JobRecord | None: ...
+
+    async def recent(
+        self, limit: int, before: float | None, state: str | None
+    ) -> Sequence[JobRecord]:
+        """The newest first; ``before`` is a ``created_at``, ``state`` a wire status."""
+
+    async def move(self, job_id: UUID, state: JobState) -> None:
+        """One state change. Raises ``IllegalTransition``."""
+
+    async def add_asset(self, job_id: UUID, asset: Asset) -> None:
+        """A rendered file is in the spool; the same index replaces."""
+
+    async def assets(self, job_id: UUID) -> Sequence[Asset]:
+        """What was rendered so far, by index."""
+
+    async def finish(self, job_id: UUID, result: JobResult, answer: bool) -> None:
+        """The job's end: RENDERED, FAILED or CANCELLED by ``result.status``. A job that did not
+        complete owes its terminal callback from here, unless ``answer`` is false."""
+
+    async def cancel_queued(self, job_id: UUID, result: JobResult) -> bool:
+        """End a job that nobody has claimed, and owe its callback; false if it is not QUEUED."""
+
+    async def uploaded(self, job_id: UUID, result: JobResult) -> None:
+        """Every file that could be stored is: COMPLETED, or FAILED by ``result.status``. Owes the
+        terminal callback."""
+
+    async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
+        """Record a payload that never became a job and owe its callback. False, and nothing is
+        recorded, where its id is known already: then it is another's, or answered before."""
+
+    async def rejected(self, job_id: str) -> InvalidJob | None: ...
+
+    async def answers(self, job_id: str | None = None) -> Sequence[Answer]:
+        """Every callback still owed (for one job), oldest first."""
+
+    async def answer_failed(self, event_id: str, error: str, park: bool) -> int:
+        """An attempt failed; returns the attempts so far. ``park`` gives it up, kept as dead."""
+
+    async def answered(self, event_id: str) -> None:
+        """The receiver has acknowledged."""
+
+    async def requeue(self, job_id: UUID) -> None:
+        """Back to QUEUED (drain or restart); rendered files are forgotten."""
+
+    async def in_states(self, *states: JobState) -> Sequence[JobRecord]:
+        """Oldest first."""

@@ -45,7 +45,8 @@ class JobResult:
     """How a job ended. ``error`` is set exactly when ``status`` is not ``completed``.
 
     ``failed`` maps the original index of each image that failed to its error. ``final_prompt`` is
-    the prompt that was executed, after an enhancement.
+    the prompt that was executed, after an enhancement. ``metrics`` are counts and seconds of this
+    run, for the API; they never enter a file.
     """
 
     status: Literal["completed", "failed", "cancelled"]
@@ -56,3 +57,4 @@ class JobResult:
     warnings: tuple[str, ...] = ()
     failed: Mapping[int, JobError] = field(default_factory=dict)
     generation_seconds: float = 0.0
+    metrics: Mapping[str, Any] = field(default_factory=dict)

@@ -17,8 +17,8 @@ waiting    running, queued, failed, cancelled
 running    rendered, waiting, queued, failed, cancelled
 rendered   completed, failed
 completed
-failed     queued (retry)
-cancelled  queued (retry)
+failed
+cancelled
 =========  ==============================================
 """
 
@@ -66,8 +66,8 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     _S.RUNNING: frozenset({_S.RENDERED, _S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.RENDERED: frozenset({_S.COMPLETED, _S.FAILED}),
     _S.COMPLETED: frozenset(),
-    _S.FAILED: frozenset({_S.QUEUED}),
-    _S.CANCELLED: frozenset({_S.QUEUED}),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
 }
 
 

@@ -1,0 +1,192 @@
+"""The jobs that this process holds, from the claim to the last file in the spool; in memory only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+import anyio
+
+from ourvidz.jobs import JobSpec, JobState
+from ourvidz.ports import Claimed, Progress
+from ourvidz.service.events import EventLog, Events
+from ourvidz.service.signal import Signal
+from scheduler.messages import Settle
+from scheduler.types import Phase
+
+# Who wants the job stopped: a caller of the API, the backend, or a drain that hands it back.
+StopReason = Literal["api", "backend", "drain"]
+
+
+def part_id(spec: JobSpec, part: int) -> str:
+    """The scheduler's id of one part: the job's own, numbered where there are several."""
+    return f"{spec.id}/{part}" if spec.chained else str(spec.id)
+
+
+def job_of(part: str) -> UUID:
+    """The job that a part belongs to."""
+    return UUID(part.partition("/")[0])
+
+
+@dataclass(slots=True)
+class ActiveJob:
+    """What one job is doing right now. ``part`` and ``phase`` are indices, ``step`` counts the
+    steps done in that phase; ``stop_step`` is ``steps_done`` when the stop was asked for."""
+
+    spec: JobSpec
+    claimed: Claimed
+    log: EventLog
+    state: JobState = JobState.CLAIMED
+    phases: list[tuple[Phase, ...]] = field(default_factory=list)
+    part: int = 0
+    phase: int = 0
+    step: int = 0
+    scheduled: bool = False
+    stop: StopReason | None = None
+    stop_step: int | None = None
+    settled: Settle | None = None
+    moved: Signal = field(default_factory=Signal)
+    preparing: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def part_id(self) -> str:
+        return part_id(self.spec, self.part)
+
+    @property
+    def phase_name(self) -> str | None:
+        """The phase at hand, or ``None`` before the first and after the last."""
+        known = self.part < len(self.phases) and self.phase < len(self.phases[self.part])
+        return self.phases[self.part][self.phase].name if known else None
+
+    @property
+    def steps_total(self) -> int:
+        """Steps of every part planned so far."""
+        return sum(phase.steps for part in self.phases for phase in part)
+
+    @property
+    def steps_done(self) -> int:
+        before = sum(phase.steps for part in self.phases[: self.part] for phase in part)
+        if self.part >= len(self.phases):
+            return before
+        return before + sum(p.steps for p in self.phases[self.part][: self.phase]) + self.step
+
+    @property
+    def share(self) -> float:
+        """How much of the whole job is done, 0..1, in expected seconds; parts count alike."""
+        if self.part >= len(self.phases):
+            return self.part / len(self.spec.works)
+        phases = self.phases[self.part]
+        total = sum(phase.seconds for phase in phases) or 1.0
+        done = sum(phase.seconds for phase in phases[: self.phase])
+        if self.phase < len(phases) and phases[self.phase].steps:
+            done += phases[self.phase].seconds * self.step / phases[self.phase].steps
+        return (self.part + done / total) / len(self.spec.works)
+
+    def progress(self) -> Mapping[str, Any]:
+        """What followers and the backend are told."""
+        return {
+            "progress": round(100 * self.share, 1),
+            "part": self.part,
+            "phase": self.phase_name,
+            "steps_done": self.steps_done,
+            "steps_total": self.steps_total,
+        }
+
+    def metrics(self) -> Mapping[str, Any]:
+        """Counts for the API; ``cancel_requested_step`` is ``None`` unless a stop was asked for."""
+        return {
+            "steps_done": self.steps_done,
+            "steps_total": self.steps_total,
+            "cancel_requested_step": self.stop_step,
+        }
+
+    def reach(self, progress: Progress) -> None:
+        self.phase, self.step = progress.phase, progress.step
+        self.log.publish("progress", self.progress())
+        self.moved.notify()
+
+    def change(self, state: JobState) -> None:
+        self.state = state
+        self.log.publish("status", {"status": state.status})
+        self.moved.notify()
+
+    def settle(self, settle: Settle) -> None:
+        self.settled = settle
+        self.moved.notify()
+
+    def ask_stop(self, reason: StopReason) -> None:
+        """Remember who wants the job stopped, and when; the first one counts."""
+        if self.stop is None:
+            self.stop, self.stop_step = reason, self.steps_done
+        self.preparing.cancel()
+
+    async def wait_settled(self) -> Settle:
+        """The scheduler's word on the part at hand."""
+        moved = self.moved.ticket
+        while self.settled is None:
+            await moved.wait()
+            moved = self.moved.ticket
+        settled, self.settled = self.settled, None
+        return settled
+
+
+class Roster:
+    """Every active job by id, and how many each queue has claimed."""
+
+    def __init__(self, events: Events, room: Signal) -> None:
+        self._events = events
+        self._room = room
+        self._jobs: dict[UUID, ActiveJob] = {}
+        self._held: Counter[str] = Counter()
+        self._stops: dict[UUID, StopReason] = {}
+
+    @contextmanager
+    def hold(self, queue: str) -> Iterator[None]:
+        """Count one claim against its queue."""
+        self._held[queue] += 1
+        try:
+            yield
+        finally:
+            self._held[queue] -= 1
+            self._room.notify()
+
+    @contextmanager
+    def open(self, spec: JobSpec, claimed: Claimed) -> Iterator[ActiveJob]:
+        job = ActiveJob(spec, claimed, self._events.open(spec.id))
+        self._jobs[spec.id] = job
+        early = self._stops.pop(spec.id, None)
+        if early is not None:
+            job.ask_stop(early)
+        try:
+            yield job
+        finally:
+            del self._jobs[spec.id]
+            self._room.notify()
+
+    def get(self, job_id: UUID) -> ActiveJob | None:
+        return self._jobs.get(job_id)
+
+    def stop_at_open(self, job_id: UUID, reason: StopReason) -> None:
+        """The job has been claimed and is about to be opened: stop it then."""
+        self._stops[job_id] = reason
+
+    def of_part(self, part: str) -> ActiveJob:
+        """Raises ``KeyError``: the scheduler names only jobs that were brought to it."""
+        return self._jobs[job_of(part)]
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[ActiveJob]:
+        return iter(list(self._jobs.values()))
+
+    def held(self, queue: str) -> int:
+        return self._held[queue]
+
+    def preparing(self) -> int:
+        """Claims that will need the scheduler's credit and do not use it yet."""
+        return sum(self._held.values()) - sum(job.scheduled for job in self._jobs.values())

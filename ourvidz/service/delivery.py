@@ -1,0 +1,226 @@
+"""Upload, announce, acknowledge: never on the device's path, never inferring twice.
+
+A job that is RENDERED has its files in the spool; one that has ended owes its terminal callback.
+Both facts stand in the journal, so a restart goes on where the last process stopped. The stages
+are the same whether a job has just ended or was found after a crash.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TypedDict
+from uuid import UUID
+
+import anyio
+import stamina
+import structlog
+from anyio.abc import TaskGroup
+
+from ourvidz.config.settings import Callback, Store
+from ourvidz.jobs import Asset, ErrorCode, InvalidJob, JobError, JobState
+from ourvidz.ports import (
+    Answer,
+    AssetStore,
+    Clock,
+    JobRecord,
+    JobSource,
+    Journal,
+    Notifier,
+    NotifyRejected,
+    NotifyUnavailable,
+    StoreRejected,
+    StoreUnavailable,
+)
+from ourvidz.service.events import Events
+from ourvidz.service.signal import Signal
+from ourvidz.service.views import ended_data
+from ourvidz.wire import callback_completed, callback_failed, callback_invalid
+
+log = structlog.get_logger()
+
+# A receiver that asks for more than an hour has made a mistake, or we would never know.
+_RETRY_AFTER_MAX = 3600.0
+
+
+class _Backoff(TypedDict):
+    attempts: None
+    timeout: None
+    wait_initial: float
+    wait_max: float
+    wait_jitter: float
+
+
+@dataclass(slots=True)
+class Delivery:
+    """Brings what has ended to the store and to the backend."""
+
+    journal: Journal
+    source: JobSource
+    store: AssetStore
+    notifier: Notifier | None
+    events: Events
+    clock: Clock
+    store_settings: Store
+    callback: Callback
+    spool: Path
+    room: Signal
+    pending: int = 0
+    parked: int = 0
+    _uploads: anyio.CapacityLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._uploads = anyio.CapacityLimiter(self.store_settings.concurrent_max)
+
+    async def recover(self, tasks: TaskGroup) -> None:
+        """Go on with everything that an earlier process left undelivered."""
+        rendered = await self.journal.in_states(JobState.RENDERED)
+        owed = await self.journal.answers()
+        ids = dict.fromkeys([str(record.spec.id) for record in rendered] + [a.job_id for a in owed])
+        for job_id in ids:
+            log.info("delivery_recovered", job=job_id)
+            tasks.start_soon(self.deliver, job_id)
+
+    async def deliver(self, job_id: str) -> None:
+        """Take one ended job through the stages that are left."""
+        self.pending += 1
+        try:
+            record = await self._record(job_id)
+            if record is not None and record.state is JobState.RENDERED:
+                record = await self._upload(record)
+            if record is not None:
+                self._publish_end(record)
+            for answer in await self.journal.answers(job_id):
+                await self._announce(answer, record)
+            if record is not None:
+                await self._release(record)
+        finally:
+            self.pending -= 1
+            self.room.notify()
+
+    async def _record(self, job_id: str) -> JobRecord | None:
+        """The job's row; ``None`` for a payload that never became a job."""
+        try:
+            return await self.journal.get(UUID(job_id))
+        except ValueError:
+            return None
+
+    async def _upload(self, record: JobRecord) -> JobRecord:
+        """Store every file; what the store refuses for good is reported as that file's failure."""
+        result = record.result
+        assert result is not None, "a rendered job has a result"
+        stored: list[Asset] = []
+        failed = dict(result.failed)
+        for asset in result.assets:
+            try:
+                stored.append(await self._store(asset))
+            except StoreRejected as error:
+                log.error("asset_rejected", job=str(record.spec.id), reason=str(error))
+                failed[asset.index] = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error))
+        if failed and not stored and result.text is None:
+            error = next(iter(failed.values()))
+            result = replace(result, status="failed", assets=(), error=error, failed=failed)
+        else:
+            result = replace(result, assets=tuple(stored), failed=failed)
+        await self.journal.uploaded(record.spec.id, result)
+        updated = await self.journal.get(record.spec.id)
+        assert updated is not None, "the journal forgets no job"
+        return updated
+
+    async def _store(self, asset: Asset) -> Asset:
+        """Put one file and its thumbnail, which may be missing. Raises ``StoreRejected``."""
+        await self._put(asset.key, asset.path, asset.mime)
+        if asset.thumbnail_key is None or asset.thumbnail_path is None:
+            return asset
+        try:
+            await self._put(asset.thumbnail_key, asset.thumbnail_path, "image/webp")
+        except StoreRejected as error:
+            log.warning("thumbnail_rejected", key=asset.thumbnail_key, reason=str(error))
+            return replace(asset, thumbnail_key=None, thumbnail_path=None)
+        return asset
+
+    async def _put(self, key: str, path: str, mime: str) -> None:
+        """Until the store has it: a store that is away holds the job back, it loses nothing."""
+        async for attempt in stamina.retry_context(on=StoreUnavailable, **self._backoff()):
+            with attempt:
+                async with self._uploads:
+                    await self.store.put(self.store_settings.bucket, key, Path(path), mime)
+
+    async def _announce(self, answer: Answer, record: JobRecord | None) -> None:
+        """Post the terminal callback until it is acknowledged, or park it with an alarm."""
+        if self.notifier is None:
+            await self.journal.answered(answer.event_id)
+            return
+        body = answer.body
+        if body is None:
+            assert record is not None, "an answer without a body belongs to a job"
+            body = self._body(record)
+        async for attempt in stamina.retry_context(on=_retry_wait, **self._backoff()):
+            with attempt:
+                if await self._announce_once(self.notifier, answer.event_id, body):
+                    return
+
+    def _backoff(self) -> _Backoff:
+        """How often is the journal's business, so no limit here."""
+        return {
+            "attempts": None,
+            "timeout": None,
+            "wait_initial": self.callback.retry_seconds_min,
+            "wait_max": self.callback.retry_seconds_max,
+            "wait_jitter": self.callback.retry_seconds_min,
+        }
+
+    async def _announce_once(self, notifier: Notifier, event_id: str, body: bytes) -> bool:
+        """One attempt; true when nothing is left to do. Raises ``NotifyUnavailable`` to retry."""
+        try:
+            await notifier.notify(event_id, body)
+        except NotifyUnavailable as error:
+            attempts = await self.journal.answer_failed(event_id, str(error), park=False)
+            if attempts < self.callback.attempts_max:
+                raise
+            await self._park(event_id, f"given up after {attempts} attempts: {error}")
+        except NotifyRejected as error:
+            await self._park(event_id, str(error))
+        else:
+            await self.journal.answered(event_id)
+            log.info("callback_delivered", event_id=event_id)
+        return True
+
+    async def _park(self, event_id: str, reason: str) -> None:
+        await self.journal.answer_failed(event_id, reason, park=True)
+        self.parked += 1
+        log.error("callback_parked", event_id=event_id, reason=reason)
+
+    def _body(self, record: JobRecord) -> bytes:
+        assert record.result is not None, "an ended job has a result"
+        if record.result.status == "completed":
+            return callback_completed(record.spec, record.result)
+        return callback_failed(record.spec, record.result, record.completed_at or 0.0)
+
+    def invalid_body(self, invalid: InvalidJob) -> bytes:
+        """The ``failed`` callback for a payload that never became a job."""
+        return callback_invalid(invalid, self.clock.wall())
+
+    async def _release(self, record: JobRecord) -> None:
+        """The lease and the spool are held until here."""
+        if record.claim_id is not None:
+            await self.source.acknowledge(record.claim_id)
+        folder = self.spool / str(record.spec.id)
+        await anyio.to_thread.run_sync(shutil.rmtree, folder, True)  # noqa: FBT003 - ignore_errors
+
+    def _publish_end(self, record: JobRecord) -> None:
+        log_ = self.events.get(record.spec.id)
+        if log_ is not None and not log_.ended:
+            log_.publish("end", ended_data(record))
+
+
+def _retry_wait(error: Exception) -> bool | timedelta:
+    """Retry what may pass; wait as long as the receiver asked for."""
+    if not isinstance(error, NotifyUnavailable):
+        return False
+    if error.retry_after_seconds is None:
+        return True
+    return timedelta(seconds=min(error.retry_after_seconds, _RETRY_AFTER_MAX))
+

@@ -1,0 +1,130 @@
+"""Events flow in, commands flow out: the only place that calls ``scheduler.handle``.
+
+The engine takes one event at a time from its inbox, starts every command that comes back in one
+task group, and re-arms one timer from ``scheduler.deadline()``. A command's task ends with exactly
+one terminal event in the inbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from ourvidz.ports import Clock, Executor
+from ourvidz.service.inbox import Inbox
+from ourvidz.service.signal import Signal
+from scheduler import Scheduler
+from scheduler.messages import (
+    Cancel,
+    Command,
+    Event,
+    Pause,
+    Resume,
+    Settle,
+    Start,
+    StepReached,
+    TimeReached,
+)
+from scheduler.types import Lease
+
+log = structlog.get_logger()
+
+
+class RunWatcher(Protocol):
+    """Who keeps the books of runs."""
+
+    async def before_run(self, lease: Lease) -> None:
+        """Awaited before a run's first step."""
+
+    def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
+        """A run has ended with ``event`` after ``seconds``."""
+
+    def on_settle(self, settle: Settle) -> None:
+        """A job has left the scheduler."""
+
+
+class Engine:
+    """Owns the scheduler; ``room`` is notified after every event."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        clock: Clock,
+        inbox_events: int,
+        watcher: RunWatcher,
+        room: Signal,
+    ) -> None:
+        self._scheduler = scheduler
+        self._executor = executor
+        self._clock = clock
+        self._inbox = Inbox(inbox_events)
+        self._watcher = watcher
+        self._room = room
+
+    async def run(self) -> None:
+        """Serve until cancelled. Runs in flight are waited for: a worker thread cannot be left."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await self._handle_next(tasks)
+
+    async def put(self, event: Event) -> None:
+        """Bring a request; waits while the inbox is full."""
+        await self._inbox.put(event)
+
+    def step_reached(self, event: StepReached) -> None:
+        self._inbox.put_step(event)
+
+    def credit(self) -> int:
+        """How many more jobs the scheduler can use."""
+        return self._scheduler.credit()
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """The scheduler's state as plain values, with its plan for the waiting jobs."""
+        return {**self._scheduler.snapshot(), "inbox": len(self._inbox)}
+
+    def plan(self) -> Mapping[str, tuple[int, float]]:
+        """Queue position (from 1) and ETA in seconds of every waiting part."""
+        return self._scheduler.plan(self._clock.monotonic())
+
+    async def _handle_next(self, tasks: TaskGroup) -> None:
+        event = await self._next_event()
+        for command in self._scheduler.handle(event, self._clock.monotonic()):
+            self._start(tasks, command)
+        self._room.notify()
+
+    async def _next_event(self) -> Event:
+        deadline = self._scheduler.deadline()
+        if deadline is None:
+            return await self._inbox.get()
+        with anyio.move_on_after(max(0.0, deadline - self._clock.monotonic())):
+            return await self._inbox.get()
+        return TimeReached()
+
+    def _start(self, tasks: TaskGroup, command: Command) -> None:
+        match command:
+            case Settle():
+                self._watcher.on_settle(command)
+            case Pause() | Cancel():
+                self._executor.request(command)
+            case _:
+                tasks.start_soon(self._carry_out, command)
+
+    async def _carry_out(self, command: Command) -> None:
+        if isinstance(command, Start | Resume):
+            event = await self._run(command)
+        else:
+            event = await self._executor.execute(command)
+        log.debug("command_done", command=repr(command), outcome=type(event).__name__)
+        self._inbox.put_terminal(event)
+
+    async def _run(self, command: Start | Resume) -> Event:
+        await self._watcher.before_run(command.lease)
+        began = self._clock.monotonic()
+        event = await self._executor.execute(command)
+        self._watcher.after_run(command.lease, event, self._clock.monotonic() - began)
+        return event

@@ -1,0 +1,79 @@
+"""What happened to a job, as its followers see it: numbered events, replayable for a while."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from ourvidz.service.signal import Signal
+
+# A follower that was away longer than this many events gets the job's present state instead.
+_EVENTS_MAX = 4096
+# Ended jobs whose events may still be asked for.
+_ENDED_JOBS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """``name`` is one of status, progress, delta, asset, end; ``id`` grows by one a job."""
+
+    id: int
+    name: str
+    data: Mapping[str, Any]
+
+
+class EventLog:
+    """One job's events."""
+
+    def __init__(self) -> None:
+        self._events: deque[JobEvent] = deque(maxlen=_EVENTS_MAX)
+        self._next = 1
+        self._arrived = Signal()
+        self.ended = False
+
+    def publish(self, name: str, data: Mapping[str, Any]) -> None:
+        self._events.append(JobEvent(self._next, name, data))
+        self._next += 1
+        self.ended = self.ended or name == "end"
+        self._arrived.notify()
+
+    def covers(self, last_id: int) -> bool:
+        """Whether everything after ``last_id`` is still here."""
+        oldest = self._events[0].id if self._events else self._next
+        return oldest - 1 <= last_id < self._next
+
+    async def follow(self, last_id: int) -> AsyncIterator[JobEvent]:
+        """Events after ``last_id``, as they come, up to and including ``end``."""
+        while True:
+            arrival = self._arrived.ticket
+            for event in [e for e in self._events if e.id > last_id]:
+                last_id = event.id
+                yield event
+            if self.ended:
+                return
+            await arrival.wait()
+
+
+class Events:
+    """The logs of present jobs and of the last ended ones."""
+
+    def __init__(self) -> None:
+        self._logs: OrderedDict[UUID, EventLog] = OrderedDict()
+
+    def open(self, job_id: UUID) -> EventLog:
+        """The job's log, a new one if need be."""
+        log = self._logs.setdefault(job_id, EventLog())
+        self._logs.move_to_end(job_id)
+        self._forget_old()
+        return log
+
+    def get(self, job_id: UUID) -> EventLog | None:
+        return self._logs.get(job_id)
+
+    def _forget_old(self) -> None:
+        ended = [job for job, log in self._logs.items() if log.ended]
+        for job in ended[: max(0, len(ended) - _ENDED_JOBS_MAX)]:
+            del self._logs[job]

@@ -1,0 +1,84 @@
+"""The loop's heartbeat and the figures that health and metrics show; never touches the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import anyio
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from ourvidz.ports import Clock
+
+# One minute of beats at the default period: enough for a p99.
+_BEATS = 600
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """Sleeps a fixed period and measures how much later than asked it woke: the loop's lag."""
+
+    clock: Clock
+    period_seconds: float
+    metrics: Metrics
+    _lags: deque[float] = field(default_factory=lambda: deque(maxlen=_BEATS))
+
+    async def beat(self) -> None:
+        """For ever."""
+        while True:
+            before = self.clock.monotonic()
+            await anyio.sleep(self.period_seconds)
+            lag = max(0.0, self.clock.monotonic() - before - self.period_seconds)
+            self._lags.append(lag)
+            self.metrics.loop_lag.observe(lag)
+
+    def lag_seconds(self) -> dict[str, float]:
+        """p50, p99 and the worst of the last beats."""
+        lags = sorted(self._lags) or [0.0]
+        return {
+            "p50": round(lags[len(lags) // 2], 6),
+            "p99": round(lags[min(len(lags) - 1, len(lags) * 99 // 100)], 6),
+            "max": round(lags[-1], 6),
+        }
+
+
+class Metrics:
+    """The service's own registry: several services in one process do not share counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.loop_lag = Histogram(
+            "ourvidz_loop_lag_seconds",
+            "How late the event loop woke its heartbeat.",
+            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+            registry=self.registry,
+        )
+        self.jobs_ended = Counter(
+            "ourvidz_jobs_ended",
+            "Jobs that ended, by type and status.",
+            ("type", "status"),
+            registry=self.registry,
+        )
+        self.job_seconds = Histogram(
+            "ourvidz_job_run_seconds",
+            "From the first part's arrival at the scheduler to the last file in the spool.",
+            ("type",),
+            buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600),
+            registry=self.registry,
+        )
+        self.device_reserved = Gauge(
+            "ourvidz_device_reserved_bytes",
+            "Bytes the ledger has given out on the device.",
+            registry=self.registry,
+        )
+        self.waiting_jobs = Gauge(
+            "ourvidz_waiting_jobs", "Jobs waiting for the device.", registry=self.registry
+        )
+        self.undelivered = Gauge(
+            "ourvidz_undelivered_jobs",
+            "Ended jobs whose callback is not acknowledged.",
+            registry=self.registry,
+        )
+        self.parked = Gauge(
+            "ourvidz_parked_callbacks", "Callbacks given up.", registry=self.registry
+        )

@@ -1,0 +1,41 @@
+"""The books of runs: attempts are counted durably before a run starts, durations after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ourvidz.jobs import JobState
+from ourvidz.ports import JobSource, Journal
+from ourvidz.service.active import Roster
+from ourvidz.service.demand import Demands
+from scheduler.messages import Event, PhaseFinished, Settle
+from scheduler.types import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """``engine.RunWatcher`` over the journal and the roster."""
+
+    source: JobSource
+    journal: Journal
+    roster: Roster
+    demands: Demands
+
+    async def before_run(self, lease: Lease) -> None:
+        """A job that kills the process must have been counted before it did."""
+        job = self.roster.of_part(lease.job)
+        job.phase, job.step = lease.phase, 0
+        if job.state is JobState.WAITING:
+            await self.source.count_attempt(job.claimed.claim_id)
+            await self.journal.move(job.id, JobState.RUNNING)
+            job.change(JobState.RUNNING)
+
+    def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
+        job = self.roster.of_part(lease.job)
+        if isinstance(event, PhaseFinished):
+            phase = job.phases[job.part][lease.phase]
+            job.phase, job.step = lease.phase + 1, 0
+            self.demands.observe(job.spec.works[job.part], phase, seconds)
+
+    def on_settle(self, settle: Settle) -> None:
+        self.roster.of_part(settle.job).settle(settle)

@@ -1,0 +1,265 @@
+"""The service as its edges see it: submit, look, cancel, follow, drain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+import orjson
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+
+from ourvidz.config.settings import Settings
+from ourvidz.jobs import InvalidJob, JobError, JobResult, JobSpec, JobState
+from ourvidz.ports import JobRecord, JobSource, Journal, Known
+from ourvidz.service.active import ActiveJob, Roster, StopReason, part_id
+from ourvidz.service.delivery import Delivery
+from ourvidz.service.engine import Engine
+from ourvidz.service.events import EventLog, Events
+from ourvidz.service.faults import CANCELLED
+from ourvidz.service.health import Heartbeat, Metrics
+from ourvidz.service.intake import Intake
+from ourvidz.service.leases import Leases
+from ourvidz.service.signal import Signal
+from ourvidz.service.views import Place, job_data, rejected_data
+from ourvidz.wire import Rules, parse_object
+from scheduler.messages import CancelRequested
+
+log = structlog.get_logger()
+
+# After the drain's deadline a cancelled run is given this long to reach its next check.
+_CANCEL_SECONDS = 5.0
+
+
+class SubmissionInvalid(Exception):
+    """The payload cannot be run."""
+
+    def __init__(self, error: JobError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class IdConflict(Exception):
+    """The id is taken by a job with another body."""
+
+
+class TooLate(Exception):
+    """The job has ended, or its files are already made: it cannot be cancelled any more."""
+
+
+@dataclass(slots=True)
+class Service:
+    """Joins the parts; everything is handed in by the composition root."""
+
+    settings: Settings
+    rules: Rules
+    source: JobSource
+    journal: Journal
+    engine: Engine
+    roster: Roster
+    intake: Intake
+    delivery: Delivery
+    leases: Leases
+    heartbeat: Heartbeat
+    events: Events
+    metrics: Metrics
+    room: Signal
+    ready: bool = False
+    draining: bool = False
+    _stop: anyio.Event = field(default_factory=anyio.Event)
+    _tasks: TaskGroup | None = None
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until ``stop``, then drain. Started once the queues are being consumed."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            await self._recover(tasks)
+            tasks.start_soon(self.engine.run)
+            tasks.start_soon(self.heartbeat.beat)
+            tasks.start_soon(self.leases.renew)
+            tasks.start_soon(self.leases.reap)
+            tasks.start_soon(self.intake.run, tasks)
+            self.ready = True
+            log.info("service_ready", worker=self.settings.service.worker_id)
+            task_status.started()
+            await self._stop.wait()
+            await self._drain()
+            tasks.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Ask for the drain; returns at once."""
+        self._stop.set()
+
+    async def submit(self, body: Mapping[str, Any]) -> tuple[JobRecord, bool]:
+        """Put a job into its queue. Returns its record and whether it is new.
+
+        Raises ``SubmissionInvalid`` or ``IdConflict``. The queue is told before the journal: a
+        crash between the two loses nothing, and a repeat is recognised by its id.
+        """
+        spec = parse_object(body, self.rules)
+        if isinstance(spec, InvalidJob):
+            raise SubmissionInvalid(spec.error)
+        queue = self._queue(spec)
+        known = await self.journal.known(spec)
+        if known is Known.CONFLICT:
+            raise IdConflict(str(spec.id))
+        if known is Known.NEW:
+            await self.source.push(queue, orjson.dumps(dict(body)))
+            await self.journal.accept(spec, queue, None)
+        record = await self.journal.get(spec.id)
+        assert record is not None, "an accepted job is in the journal"
+        return record, known is Known.NEW
+
+    def _queue(self, spec: JobSpec) -> str:
+        """The queue that serves this type; configuration checks that each type has one."""
+        return next(n for n, q in self.settings.queues.items() if spec.type in q.types)
+
+    async def job(self, job_id: str, base_url: str) -> Mapping[str, Any] | None:
+        """The job resource, or ``None`` for an unknown id."""
+        record = await self._record(job_id)
+        if record is not None:
+            return self._data(record, base_url)
+        invalid = await self.journal.rejected(job_id)
+        return None if invalid is None else rejected_data(invalid, base_url)
+
+    async def jobs(
+        self, limit: int, before: float | None, status: str | None, base_url: str
+    ) -> Sequence[Mapping[str, Any]]:
+        """The newest first."""
+        records = await self.journal.recent(limit, before, status)
+        return [self._data(record, base_url) for record in records]
+
+    async def cancel(self, job_id: str) -> JobRecord | None:
+        """Cancel a job; ``None`` for an unknown id. Raises ``TooLate``. Repeating is harmless."""
+        record = await self._record(job_id)
+        if record is None:
+            return None
+        active = self.roster.get(record.spec.id)
+        if active is not None:
+            await self.stop_job(active, "api")
+        elif not await self._cancel_unheld(record):
+            raise TooLate(f"the job is {record.state.value}")
+        return await self._record(job_id)
+
+    async def stop_job(self, job: ActiveJob, reason: StopReason) -> None:
+        """Stop a job that this process holds, wherever it is."""
+        job.ask_stop(reason)
+        log.info("job_stop_requested", job=str(job.id), reason=reason, step=job.stop_step)
+        if job.scheduled:
+            await self.engine.put(CancelRequested(job.part_id))
+
+    async def _cancel_unheld(self, record: JobRecord) -> bool:
+        result = JobResult("cancelled", error=CANCELLED, warnings=record.spec.warnings)
+        if record.state is JobState.CANCELLED:
+            return True
+        if await self.journal.cancel_queued(record.spec.id, result):
+            self._spawn_delivery(record.spec.id)
+            return True
+        if record.state in (JobState.QUEUED, JobState.CLAIMED):
+            self.roster.stop_at_open(record.spec.id, "api")
+            return True
+        return False
+
+    def _spawn_delivery(self, job_id: UUID) -> None:
+        assert self._tasks is not None, "the service is running"
+        self._tasks.start_soon(self.delivery.deliver, str(job_id))
+
+    async def log_of(self, job_id: str) -> EventLog | None:
+        """The events of a job that is queued, present or lately ended."""
+        record = await self._record(job_id)
+        if record is None:
+            return None
+        if record.state.terminal:
+            return self.events.get(record.spec.id)
+        return self.events.open(record.spec.id)
+
+    def health(self) -> Mapping[str, Any]:
+        """Whether work goes on; reads memory only."""
+        alarms = ["parked_callbacks"] if self.delivery.parked else []
+        state = "draining" if self.draining else "ready" if self.ready else "starting"
+        return {
+            "status": state,
+            "worker_id": self.settings.service.worker_id,
+            "loop_lag_seconds": self.heartbeat.lag_seconds(),
+            "active_jobs": len(self.roster),
+            "undelivered_jobs": self.delivery.pending,
+            "parked_callbacks": self.delivery.parked,
+            "alarms": alarms,
+        }
+
+    def processes(self) -> Mapping[str, Any]:
+        """What is resident, what runs, and every job that is held."""
+        places = self.engine.plan()
+        jobs = [
+            {
+                "id": str(job.id),
+                "type": job.spec.requested_type,
+                "status": job.state.status,
+                **job.progress(),
+                "queue_position": places[job.part_id][0] if job.part_id in places else None,
+                "eta_seconds": places[job.part_id][1] if job.part_id in places else None,
+            }
+            for job in self.roster
+        ]
+        return {"jobs": jobs, "scheduler": self.engine.snapshot()}
+
+    def refresh_gauges(self) -> None:
+        """Bring the gauges up to date, just before they are read."""
+        snapshot = self.engine.snapshot()
+        self.metrics.device_reserved.set(snapshot["ledger"]["device"]["reserved"])
+        self.metrics.waiting_jobs.set(len(snapshot["waiting"]))
+        self.metrics.undelivered.set(self.delivery.pending)
+        self.metrics.parked.set(self.delivery.parked)
+
+    async def _record(self, job_id: str) -> JobRecord | None:
+        try:
+            return await self.journal.get(UUID(job_id))
+        except ValueError:
+            return None
+
+    def _data(self, record: JobRecord, base_url: str) -> Mapping[str, Any]:
+        active = self.roster.get(record.spec.id)
+        place = Place(None, None)
+        if active is not None:
+            place = Place(*self.engine.plan().get(part_id(record.spec, active.part), (None, None)))
+        return job_data(record, active, place, base_url)
+
+    async def _recover(self, tasks: TaskGroup) -> None:
+        """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
+        await self.source.recover()
+        left = (JobState.CLAIMED, JobState.WAITING, JobState.RUNNING)
+        for record in await self.journal.in_states(*left):
+            await self.journal.requeue(record.spec.id)
+            log.warning("job_recovered", job=str(record.spec.id), state=record.state.value)
+        await self.delivery.recover(tasks)
+
+    async def _drain(self) -> None:
+        """No new claims; what runs may finish until the deadline; the rest is handed back."""
+        self.draining = True
+        limit = self.settings.service.drain_seconds
+        log.info("drain_started", jobs=len(self.roster), seconds=limit)
+        self.intake.stop()
+        for job in self.roster:
+            if job.state is not JobState.RUNNING:
+                await self.stop_job(job, "drain")
+        with anyio.move_on_after(limit):
+            await self._idle(deliveries=True)
+        for job in self.roster:
+            await self.stop_job(job, "drain")
+        with anyio.move_on_after(_CANCEL_SECONDS):
+            await self._idle(deliveries=False)
+        log.info("drain_finished", left=len(self.roster))
+
+    async def _idle(self, deliveries: bool) -> None:
+        changed = self.room.ticket
+        while len(self.roster) or (deliveries and self.delivery.pending):
+            await changed.wait()
+            changed = self.room.ticket
+
+    @property
+    def spool(self) -> Path:
+        return self.settings.service.data_dir / "spool"
