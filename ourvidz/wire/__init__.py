@@ -33,9 +33,7 @@ from ourvidz.wire.keys import asset_key, event_id, thumbnail_key
 from ourvidz.wire.parse import parse, parse_object
 from ourvidz.wire.presets import known_types
 from ourvidz.wire.render import (
-    CANCELLED_BY_REQUEST,
     asset_metadata,
-    callback_cancelled,
     callback_completed,
     callback_failed,
     callback_invalid,
@@ -44,11 +42,9 @@ from ourvidz.wire.render import (
 from ourvidz.wire.rules import Rules
 
 __all__ = [
-    "CANCELLED_BY_REQUEST",
     "Rules",
     "asset_key",
     "asset_metadata",
-    "callback_cancelled",
     "callback_completed",
     "callback_failed",
     "callback_invalid",

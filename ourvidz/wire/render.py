@@ -16,7 +16,6 @@ import orjson
 
 from ourvidz.jobs import (
     Asset,
-    ErrorCode,
     ImageWork,
     InvalidJob,
     JobError,
@@ -26,7 +25,6 @@ from ourvidz.jobs import (
     VideoWork,
 )
 
-CANCELLED_BY_REQUEST = JobError(ErrorCode.CANCELLED, "the job was cancelled on request")
 _MILLISECONDS = 3
 
 
@@ -48,46 +46,50 @@ def callback_completed(spec: JobSpec, result: JobResult) -> bytes:
             "generation_time": round(result.generation_seconds, _MILLISECONDS),
             "num_images": len(assets),
             "final_prompt": _final_prompt(spec, result),
-            "warnings": list(dict.fromkeys((*spec.warnings, *result.warnings))),
+            "warnings": _warnings(spec, result),
             **_video(spec, result),
-            **({"failed_indices": sorted(result.failed)} if result.failed else {}),
+            **_failed_indices(result),
         },
     )
 
 
-def callback_failed(job: JobSpec | InvalidJob, error: JobError, timestamp: float | str) -> bytes:
-    """The body for a job that made nothing. ``timestamp`` is Unix time or ISO 8601, as given.
+def callback_failed(spec: JobSpec, result: JobResult, timestamp: float | str) -> bytes:
+    """The body for a job that failed or that was cancelled through our own API: ``failed`` both
+    times, the second with the code CANCELLED in ``result.error``.
 
-    Raises ``ValueError`` for an ``InvalidJob`` whose id is not known: nobody can be told.
+    ``timestamp`` is Unix time or ISO 8601, as given. Raises ``ValueError`` for a completed result.
     """
-    if job.id is None:
-        raise ValueError("job.id: unknown, a payload without an id cannot be answered")
-    known = _common(job) if isinstance(job, JobSpec) else _invalid(job)
-    code = error.code.value
+    if result.status == "completed" or result.error is None:
+        raise ValueError(f"result.status: {result.status}, an error is rendered here")
     metadata = {
-        **known,
-        "error_type": code,
-        "timestamp": timestamp,
-        "error": {"code": code, "message": error.message, "retryable": error.retryable},
+        **_common(spec),
+        **_failure(result.error, timestamp),
+        "generation_time": round(result.generation_seconds, _MILLISECONDS),
+        "warnings": _warnings(spec, result),
+        **_failed_indices(result),
     }
-    if isinstance(job, JobSpec):
-        metadata["warnings"] = list(job.warnings)
-    return _body(job.id, "failed", [], metadata, error_message=error.message)
+    return _body(spec.id, "failed", [], metadata, error_message=result.error.message)
 
 
 def callback_invalid(job: InvalidJob, timestamp: float | str) -> bytes:
-    """The body for a payload that could not be run. Raises as ``callback_failed``."""
-    return callback_failed(job, job.error, timestamp)
+    """The body for a payload that could not be run.
+
+    Raises ``ValueError`` where its id is not known: then nobody can be told.
+    """
+    if job.id is None:
+        raise ValueError("job.id: unknown, a payload without an id cannot be answered")
+    metadata = _failure(job.error, timestamp)
+    if job.requested_type is not None:
+        metadata["job_type"] = job.requested_type
+    return _body(job.id, "failed", [], metadata, error_message=job.error.message)
 
 
-def callback_cancelled(spec: JobSpec, timestamp: float | str) -> bytes:
-    """The body for a job cancelled through our own API: ``failed``, with the code CANCELLED."""
-    return callback_failed(spec, CANCELLED_BY_REQUEST, timestamp)
-
-
-def callback_processing(job_id: UUID | str, progress: float) -> bytes:
-    """The body that reports progress in per cent; it is cut to a whole number within 0 to 100."""
-    return _body(job_id, "processing", [], {"progress": int(min(100.0, max(0.0, progress)))})
+def callback_processing(spec: JobSpec, progress: Mapping[str, Any]) -> bytes:
+    """The body that reports progress: ``progress`` in per cent, cut to a whole number within 0 to
+    100, and what else the caller knows of the run (part, phase, steps)."""
+    share = int(min(100.0, max(0.0, float(progress["progress"]))))
+    metadata = {"job_type": spec.requested_type, **progress, "progress": share}
+    return _body(spec.id, "processing", [], metadata)
 
 
 def asset_metadata(
@@ -147,8 +149,22 @@ def _common(spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def _invalid(job: InvalidJob) -> dict[str, Any]:
-    return {} if job.requested_type is None else {"job_type": job.requested_type}
+def _failure(error: JobError, timestamp: float | str) -> dict[str, Any]:
+    code = error.code.value
+    return {
+        "error_type": code,
+        "timestamp": timestamp,
+        "error": {"code": code, "message": error.message, "retryable": error.retryable},
+    }
+
+
+def _warnings(spec: JobSpec, result: JobResult) -> list[str]:
+    """The border's and the run's, each once; a result may repeat the border's."""
+    return list(dict.fromkeys((*spec.warnings, *result.warnings)))
+
+
+def _failed_indices(result: JobResult) -> dict[str, Any]:
+    return {"failed_indices": sorted(result.failed)} if result.failed else {}
 
 
 def _text(spec: JobSpec, result: JobResult) -> dict[str, Any]:
