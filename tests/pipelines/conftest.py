@@ -8,7 +8,7 @@ import pytest
 from pipelines.device import Device
 from pipelines.setup import prepare
 
-prepare(threads=2)
+prepare(threads=1)
 
 
 @pytest.fixture(scope="session")
