@@ -25,7 +25,7 @@ from ourvidz.jobs import (
     Reference,
     Work,
 )
-from scheduler.messages import Cancel, Command, Event, Pause
+from scheduler.messages import Cancel, Command, Event, Pause, StepReached
 from scheduler.types import Component, Phase
 
 
@@ -144,15 +144,6 @@ class Admission(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """``step`` steps of the part's phase number ``phase`` are done."""
-
-    part: str
-    phase: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
 class ImageProduced:
     """A finished image: uint8, shape (height, width, 3), RGB. ``index`` is its place."""
 
@@ -186,7 +177,7 @@ class TextDone:
     finish_reason: str
 
 
-RunNotice = Progress | ImageProduced | VideoProduced | TextChunk | TextDone
+RunNotice = StepReached | ImageProduced | VideoProduced | TextChunk | TextDone
 
 
 class RunSink(Protocol):
@@ -238,11 +229,11 @@ class Executor(Protocol):
     async def open(self) -> None:
         """Make the device and the pipelines ready; no weights are read yet."""
 
-    def plan(self, part: Part) -> Plan:
-        """Microseconds to a few milliseconds, no weights. Raises ``PlanRejected``."""
+    async def plan(self, part: Part) -> Plan:
+        """What the part will take; reads no weights. Raises ``PlanRejected``."""
 
     def begin(self, part: Part, sink: RunSink) -> None:
-        """Make the part known; its state is kept until ``forget``."""
+        """Make a planned part known; its state is kept until ``forget``."""
 
     async def execute(self, command: Command) -> Event:
         """Carry out one command and return its terminal event; never raises but by cancellation.

@@ -30,9 +30,13 @@ Operation = Callable[[sqlite3.Connection], T]
 _GROUP_MAX = 256
 # SQLite's locks are not reliable there, and an fsync may not reach a disk.
 _NETWORK_FILESYSTEMS = frozenset(
-    "nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ceph glusterfs lustre beegfs gpfs ocfs2 gfs2 "
-    "orangefs moosefs fuse.sshfs fuse.s3fs fuse.rclone fuse.gcsfuse fuse.glusterfs "
-    "fuse.mfs fuse.juicefs fuse.ceph fuse.goofys fuse.geesefs fuse.mount-s3 fuse.moosefs".split()
+    {
+        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph"),
+        *("glusterfs", "lustre", "beegfs", "gpfs", "ocfs2", "gfs2", "orangefs", "moosefs"),
+        *("fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.glusterfs"),
+        *("fuse.mfs", "fuse.juicefs", "fuse.ceph", "fuse.goofys", "fuse.geesefs"),
+        *("fuse.mount-s3", "fuse.moosefs"),
+    }
 )
 
 

@@ -212,9 +212,7 @@ class SqliteJournal:
 
     async def rejected(self, job_id: str) -> InvalidJob | None:
         def operation(connection: sqlite3.Connection) -> InvalidJob | None:
-            row = connection.execute(
-                "SELECT data FROM rejected WHERE id = ?", (job_id,)
-            ).fetchone()
+            row = connection.execute("SELECT data FROM rejected WHERE id = ?", (job_id,)).fetchone()
             return None if row is None else _INVALID.validate_json(row[0])
 
         return await self._database.run(operation)
@@ -323,9 +321,9 @@ def _owe(connection: sqlite3.Connection, job_id: UUID, result: JobResult, now: f
     )
 
 
-def _record(row: tuple[bytes, str, str | None, str, int, float, float, float, bytes, int, int]) -> (
-    JobRecord
-):
+def _record(
+    row: tuple[bytes, str, str | None, str, int, float, float, float, bytes, int, int],
+) -> JobRecord:
     spec, queue, claim_id, state, attempts, created, started, completed, result, owed, dead = row
     return JobRecord(
         spec=_SPEC.validate_json(spec),

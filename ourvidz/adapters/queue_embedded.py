@@ -53,10 +53,12 @@ class EmbeddedQueues:
     async def recover(self) -> int:
         """At start: nobody else can hold a lease on this file, so every claim is let go."""
         return await self._database.run(
-            lambda c: c.execute(
-                "UPDATE queue_items SET claim_id = NULL, lease_until = NULL "
-                "WHERE claim_id IS NOT NULL"
-            ).rowcount
+            lambda c: (
+                c.execute(
+                    "UPDATE queue_items SET claim_id = NULL, lease_until = NULL "
+                    "WHERE claim_id IS NOT NULL"
+                ).rowcount
+            )
         )
 
     async def push(self, queue: str, raw: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The jobs that this process holds, from the claim to the last file in the spool; in memory only."""
+"""The jobs that this process holds, from the claim to the last file in the spool; memory only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import UUID
 import anyio
 
 from ourvidz.jobs import JobSpec, JobState
-from ourvidz.ports import Claimed, Progress
+from ourvidz.ports import Claimed
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.signal import Signal
 from scheduler.messages import Settle
@@ -51,6 +51,10 @@ class ActiveJob:
     settled: Settle | None = None
     moved: Signal = field(default_factory=Signal)
     preparing: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def id(self) -> UUID:
+        return self.spec.id
 
     @property
     def part_id(self) -> str:
@@ -104,8 +108,9 @@ class ActiveJob:
             "cancel_requested_step": self.stop_step,
         }
 
-    def reach(self, progress: Progress) -> None:
-        self.phase, self.step = progress.phase, progress.step
+    def reach(self, phase: int, step: int) -> None:
+        """``step`` steps of this phase are done."""
+        self.phase, self.step = phase, step
         self.log.publish("progress", self.progress())
         self.moved.notify()
 

@@ -35,6 +35,7 @@ from ourvidz.ports import (
     StoreUnavailable,
 )
 from ourvidz.service.events import Events
+from ourvidz.service.health import Metrics
 from ourvidz.service.signal import Signal
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
@@ -63,6 +64,7 @@ class Delivery:
     notifier: Notifier | None
     events: Events
     clock: Clock
+    metrics: Metrics
     store_settings: Store
     callback: Callback
     spool: Path
@@ -116,10 +118,10 @@ class Delivery:
         for asset in result.assets:
             try:
                 stored.append(await self._store(asset))
-            except StoreRejected as error:
-                log.error("asset_rejected", job=str(record.spec.id), reason=str(error))
-                failed[asset.index] = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error))
-        if failed and not stored and result.text is None:
+            except StoreRejected as rejected:
+                log.error("asset_rejected", job=str(record.spec.id), reason=str(rejected))
+                failed[asset.index] = JobError(ErrorCode.WORKER_UNAVAILABLE, str(rejected))
+        if failed and not stored:
             error = next(iter(failed.values()))
             result = replace(result, status="failed", assets=(), error=error, failed=failed)
         else:
@@ -208,12 +210,15 @@ class Delivery:
         if record.claim_id is not None:
             await self.source.acknowledge(record.claim_id)
         folder = self.spool / str(record.spec.id)
-        await anyio.to_thread.run_sync(shutil.rmtree, folder, True)  # noqa: FBT003 - ignore_errors
+        await anyio.to_thread.run_sync(shutil.rmtree, folder, True)
 
     def _publish_end(self, record: JobRecord) -> None:
-        log_ = self.events.get(record.spec.id)
-        if log_ is not None and not log_.ended:
-            log_.publish("end", ended_data(record))
+        events = self.events.get(record.spec.id)
+        if events is None or not events.ended:
+            kind, status = record.spec.requested_type, record.state.status
+            self.metrics.jobs_ended.labels(kind, status).inc()
+        if events is not None and not events.ended:
+            events.publish("end", ended_data(record))
 
 
 def _retry_wait(error: Exception) -> bool | timedelta:
@@ -223,4 +228,3 @@ def _retry_wait(error: Exception) -> bool | timedelta:
     if error.retry_after_seconds is None:
         return True
     return timedelta(seconds=min(error.retry_after_seconds, _RETRY_AFTER_MAX))
-

@@ -20,7 +20,6 @@ class Demands:
     """Builds demands; learns seconds a step for each (type, phase, shape) from finished phases."""
 
     clock: Clock
-    step_seconds: float
     _learned: dict[Shape, float] = field(default_factory=dict)
 
     def demand(self, part: Part, phases: tuple[Phase, ...]) -> Demand:
@@ -48,8 +47,8 @@ class Demands:
         return {f"{a} {b} {c}": s for (a, b, c), s in sorted(self._learned.items())}
 
     def _seconds(self, work: Work, phase: Phase) -> float:
-        step = self._learned.get(_shape(work, phase), phase.seconds / max(1, phase.steps))
-        return (step or self.step_seconds) * phase.steps
+        learned = self._learned.get(_shape(work, phase))
+        return phase.seconds if learned is None else learned * phase.steps
 
 
 def _shape(work: Work, phase: Phase) -> Shape:

@@ -8,6 +8,7 @@ one terminal event in the inbox.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
@@ -45,6 +46,14 @@ class RunWatcher(Protocol):
 
     def on_settle(self, settle: Settle) -> None:
         """A job has left the scheduler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Position 0 runs, 1 is next; the seconds are those until the part is expected to end."""
+
+    queue_position: int | None = None
+    eta_seconds: float | None = None
 
 
 class Engine:
@@ -87,9 +96,12 @@ class Engine:
         """The scheduler's state as plain values, with its plan for the waiting jobs."""
         return {**self._scheduler.snapshot(), "inbox": len(self._inbox)}
 
-    def plan(self) -> Mapping[str, tuple[int, float]]:
-        """Queue position (from 1) and ETA in seconds of every waiting part."""
-        return self._scheduler.plan(self._clock.monotonic())
+    def places(self) -> Mapping[str, Place]:
+        """Where every part that the scheduler holds stands, by its id."""
+        return {
+            estimate.job: Place(estimate.position, round(estimate.finish_seconds, 3))
+            for estimate in self._scheduler.plan(self._clock.monotonic())
+        }
 
     async def _handle_next(self, tasks: TaskGroup) -> None:
         event = await self._next_event()

@@ -158,8 +158,8 @@ class Flow:
             works = job.spec.works
             for index, work in enumerate(works):
                 job.part, job.phase, job.step = index, 0, 0
-                work = _with_prompt(work, produced.text) if index else work
-                await self._run_part(job, work, references, spool)
+                ready = _with_prompt(work, produced.text) if index else work
+                await self._run_part(job, ready, references, spool)
         return produced.result(job)
 
     async def _prepare(self, job: ActiveJob, spool: Path) -> Mapping[str, Path]:
@@ -183,7 +183,7 @@ class Flow:
         """Bring one part to the scheduler and wait for its end. Raises ``JobFailed``."""
         part = Part(part_id(job.spec, job.part), job.spec, work, references, spool)
         try:
-            plan = self.executor.plan(part)
+            plan = await self.executor.plan(part)
         except PlanRejected as rejected:
             raise JobFailed(rejected.error) from rejected
         demand = self.demands.demand(part, plan.phases)

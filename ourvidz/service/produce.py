@@ -25,7 +25,6 @@ from ourvidz.ports import (
     ImageProduced,
     Journal,
     Part,
-    Progress,
     Renderer,
     RenderFailed,
     RunNotice,
@@ -35,6 +34,7 @@ from ourvidz.ports import (
     VideoProduced,
 )
 from ourvidz.service.active import ActiveJob
+from scheduler.messages import StepReached
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ class Production:
     renderer: Renderer
     journal: Journal
     clock: Clock
-    on_progress: Callable[[Progress], None]
+    on_step: Callable[[StepReached], None]
     _open: dict[UUID, tuple[Produced, MemoryObjectSendStream[Picture]]] = field(
         default_factory=dict
     )
@@ -119,9 +119,9 @@ class Production:
 
         def notice(notice: RunNotice) -> None:
             match notice:
-                case Progress():
-                    job.reach(notice)
-                    self.on_progress(notice)
+                case StepReached():
+                    job.reach(notice.lease.phase, notice.step)
+                    self.on_step(notice)
                 case ImageProduced() | VideoProduced():
                     pictures.send_nowait(notice)
                 case TextChunk():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -15,17 +14,17 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from ourvidz.config.settings import Settings
 from ourvidz.jobs import InvalidJob, JobError, JobResult, JobSpec, JobState
-from ourvidz.ports import JobRecord, JobSource, Journal, Known
-from ourvidz.service.active import ActiveJob, Roster, StopReason, part_id
+from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known
+from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.delivery import Delivery
-from ourvidz.service.engine import Engine
+from ourvidz.service.engine import Engine, Place
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.faults import CANCELLED
 from ourvidz.service.health import Heartbeat, Metrics
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.signal import Signal
-from ourvidz.service.views import Place, job_data, rejected_data
+from ourvidz.service.views import job_data, rejected_data
 from ourvidz.wire import Rules, parse_object
 from scheduler.messages import CancelRequested
 
@@ -59,6 +58,7 @@ class Service:
     rules: Rules
     source: JobSource
     journal: Journal
+    executor: Executor
     engine: Engine
     roster: Roster
     intake: Intake
@@ -188,24 +188,24 @@ class Service:
             "active_jobs": len(self.roster),
             "undelivered_jobs": self.delivery.pending,
             "parked_callbacks": self.delivery.parked,
+            "device": dict(self.executor.snapshot()),
             "alarms": alarms,
         }
 
     def processes(self) -> Mapping[str, Any]:
         """What is resident, what runs, and every job that is held."""
-        places = self.engine.plan()
+        places = self.engine.places()
         jobs = [
             {
                 "id": str(job.id),
                 "type": job.spec.requested_type,
                 "status": job.state.status,
                 **job.progress(),
-                "queue_position": places[job.part_id][0] if job.part_id in places else None,
-                "eta_seconds": places[job.part_id][1] if job.part_id in places else None,
+                **asdict(places.get(job.part_id, Place())),
             }
             for job in self.roster
         ]
-        return {"jobs": jobs, "scheduler": self.engine.snapshot()}
+        return {"jobs": jobs, "scheduler": dict(self.engine.snapshot())}
 
     def refresh_gauges(self) -> None:
         """Bring the gauges up to date, just before they are read."""
@@ -223,9 +223,9 @@ class Service:
 
     def _data(self, record: JobRecord, base_url: str) -> Mapping[str, Any]:
         active = self.roster.get(record.spec.id)
-        place = Place(None, None)
+        place = Place()
         if active is not None:
-            place = Place(*self.engine.plan().get(part_id(record.spec, active.part), (None, None)))
+            place = self.engine.places().get(active.part_id, place)
         return job_data(record, active, place, base_url)
 
     async def _recover(self, tasks: TaskGroup) -> None:
@@ -259,7 +259,3 @@ class Service:
         while len(self.roster) or (deliveries and self.delivery.pending):
             await changed.wait()
             changed = self.room.ticket
-
-    @property
-    def spool(self) -> Path:
-        return self.settings.service.data_dir / "spool"

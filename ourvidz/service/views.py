@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,22 +18,15 @@ from ourvidz.jobs import (
 )
 from ourvidz.ports import JobRecord
 from ourvidz.service.active import ActiveJob
+from ourvidz.service.engine import Place
 
 _HINTS = {
     ErrorCode.OUT_OF_MEMORY: "ask for fewer images, fewer frames or a smaller size",
     ErrorCode.MODEL_LOAD: "the operator should run `ourvidz models verify`",
     ErrorCode.INVALID_PROMPT: "give a prompt within the limits",
-    ErrorCode.REFERENCE_FRAME: "the reference must be a PNG, JPEG or WEBP that the service may read",
+    ErrorCode.REFERENCE_FRAME: "the reference must be a PNG, JPEG or WEBP within reach",
     ErrorCode.INVALID_PARAMETER: "correct the named field and submit again under a new id",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a waiting job stands: from 1, and the seconds until it is expected to end."""
-
-    position: int | None
-    eta_seconds: float | None
 
 
 def error_data(error: JobError) -> Mapping[str, Any]:
@@ -72,9 +64,7 @@ def output_data(record: JobRecord) -> Mapping[str, Any] | None:
         "seed": seed(record.spec),
         "final_prompt": result.final_prompt,
         "warnings": list(result.warnings),
-        "failed": [
-            {"index": index, **error_data(error)} for index, error in result.failed.items()
-        ],
+        "failed": [{"index": index, **error_data(error)} for index, error in result.failed.items()],
     }
     if result.text is not None:
         output["text"] = result.text.text
@@ -86,6 +76,7 @@ def output_data(record: JobRecord) -> Mapping[str, Any] | None:
 def input_data(spec: JobSpec) -> Mapping[str, Any]:
     """What is being executed, after defaults and roundings."""
     work = spec.final
+    fields: tuple[str, ...]
     match work:
         case ImageWork():
             fields = ("width", "height", "images", "steps", "guidance_scale", "strength")
@@ -119,7 +110,7 @@ def job_data(
         "output": output_data(record),
         "error": error_data(error) if error is not None and record.state.terminal else None,
         "progress": _progress(status, active),
-        "queue_position": place.position,
+        "queue_position": place.queue_position,
         "eta_seconds": place.eta_seconds,
         "created_at": iso(record.created_at),
         "started_at": iso(record.started_at),

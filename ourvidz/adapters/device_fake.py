@@ -1,0 +1,226 @@
+"""A device that only pretends: configured bytes and seconds, pictures that follow from the seed.
+
+It meets the same port as the real one and runs in the event loop, so that the service can be
+driven quickly and, with a loop whose clock jumps, in virtual time. Faults are planted by job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import numpy as np
+from numpy.typing import NDArray
+
+from ourvidz.jobs import ErrorCode, ImageWork, JobError, TextWork, VideoWork
+from ourvidz.ports import (
+    ImageProduced,
+    Part,
+    Plan,
+    PlanRejected,
+    RunNotice,
+    RunSink,
+    TextChunk,
+    TextDone,
+    VideoProduced,
+)
+from scheduler import messages as m
+from scheduler.types import Component, Fault, Lease, Phase
+
+_SIDE_MAX = 64
+_TOKENS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FakeModel:
+    """One family's phases: name, component, weight and working bytes."""
+
+    phases: tuple[tuple[str, str, int, int], ...]
+
+
+DEFAULT_MODELS: Mapping[str, FakeModel] = {
+    "sdxl": FakeModel(
+        (
+            ("encode", "sdxl.text_encoders", 1_600, 200),
+            ("denoise", "sdxl.unet", 5_100, 500),
+            ("decode", "sdxl.vae", 340, 3_000),
+        )
+    ),
+    "wan": FakeModel(
+        (
+            ("encode", "wan.text_encoder", 11_400, 500),
+            ("denoise", "wan.transformer", 2_800, 1_500),
+            ("decode", "wan.vae", 500, 7_600),
+        )
+    ),
+    "qwen_base": FakeModel((("generate", "qwen_base.model", 15_200, 1_500),)),
+    "qwen_instruct": FakeModel((("generate", "qwen_instruct.model", 15_200, 1_500),)),
+}
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is to go wrong: runs of a job (by its id's text) and loads of a component, in order;
+    each planted fault happens once."""
+
+    runs: dict[str, list[Fault]] = field(default_factory=dict)
+    stages: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Run:
+    part: Part
+    phases: tuple[Phase, ...]
+    sink: RunSink
+    steps: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Control:
+    cancel: anyio.Event = field(default_factory=anyio.Event)
+    pause: bool = False
+
+
+class FakeDevice:
+    """``ports.Executor`` without a device. ``step_seconds`` 0 takes no time at all."""
+
+    def __init__(
+        self,
+        step_seconds: float = 0.0,
+        move_seconds: float = 0.0,
+        models: Mapping[str, FakeModel] = DEFAULT_MODELS,
+        faults: Faults | None = None,
+    ) -> None:
+        self.faults = faults or Faults()
+        self.log: list[m.Command] = []
+        self._step_seconds = step_seconds
+        self._move_seconds = move_seconds
+        self._models = models
+        self._runs: dict[str, _Run] = {}
+        self._planned: dict[str, tuple[Phase, ...]] = {}
+        self._controls: dict[Lease, _Control] = {}
+
+    async def open(self) -> None:
+        """Nothing to prepare."""
+
+    @property
+    def components(self) -> Sequence[Component]:
+        return [
+            Component(component, weight)
+            for model in self._models.values()
+            for _, component, weight, _ in model.phases
+        ]
+
+    async def plan(self, part: Part) -> Plan:
+        work = part.work
+        if isinstance(work, TextWork):
+            name, steps = f"qwen_{work.model}", min(work.max_tokens, _TOKENS_MAX)
+        else:
+            name, steps = "wan" if isinstance(work, VideoWork) else "sdxl", work.steps
+        if name not in self._models:
+            message = f"no model is configured for {type(work).__name__}"
+            raise PlanRejected(JobError(ErrorCode.MODEL_LOAD, message, retryable=True))
+        phases = tuple(
+            self._phase(phase, component, working, steps, work)
+            for phase, component, _, working in self._models[name].phases
+        )
+        self._planned[part.id] = phases
+        return Plan(phases, ())
+
+    def begin(self, part: Part, sink: RunSink) -> None:
+        self._runs[part.id] = _Run(part, self._planned.pop(part.id), sink)
+
+    def forget(self, part_id: str) -> None:
+        self._planned.pop(part_id, None)
+        self._runs.pop(part_id, None)
+        for lease in [lease for lease in self._controls if lease.job == part_id]:
+            del self._controls[lease]
+
+    def request(self, request: m.Pause | m.Cancel) -> None:
+        if request.lease.job not in self._runs:
+            return
+        control = self._controls.setdefault(request.lease, _Control())
+        if isinstance(request, m.Cancel):
+            control.cancel.set()
+        else:
+            control.pause = True
+
+    async def execute(self, command: m.Command) -> m.Event:
+        self.log.append(command)
+        match command:
+            case m.Stage(name):
+                await anyio.sleep(self._move_seconds)
+                planted = self.faults.stages.get(name)
+                if planted:
+                    return m.StageFailed(name, planted.pop(0), permanent=True)
+                return m.StageSucceeded(name)
+            case m.Load(name):
+                await anyio.sleep(self._move_seconds)
+                return m.LoadSucceeded(name)
+            case m.Evict(name):
+                return m.Evicted(name)
+            case m.Unstage(name):
+                return m.Unstaged(name)
+            case m.Start(lease) | m.Resume(lease):
+                return await self._run(lease)
+        raise TypeError(f"{command!r} has no terminal event")
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {"kind": "fake", "name": "fake"}
+
+    def _phase(self, name: str, component: str, working: int, steps: int, work: object) -> Phase:
+        if name == "encode":
+            steps = 1
+        elif name == "decode":
+            steps = work.images if isinstance(work, ImageWork) else 1
+        return Phase(name, (component,), working, self._step_seconds * steps, steps)
+
+    async def _run(self, lease: Lease) -> m.Event:
+        run = self._runs[lease.job]
+        control = self._controls.setdefault(lease, _Control())
+        planted = self.faults.runs.get(str(run.part.spec.id))
+        if planted:
+            return m.RunFailed(lease, planted.pop(0), "planted")
+        phase = run.phases[lease.phase]
+        for step in range(run.steps.get(lease.phase, 0), phase.steps):
+            with anyio.move_on_after(self._step_seconds):
+                await control.cancel.wait()
+            if control.cancel.is_set():
+                return m.RunCancelled(lease)
+            if control.pause:
+                return m.Paused(lease, step, 1)
+            self._yield(run, phase, step)
+            run.steps[lease.phase] = step + 1
+            run.sink(m.StepReached(lease, step + 1))
+        return m.PhaseFinished(lease, 1)
+
+    def _yield(self, run: _Run, phase: Phase, step: int) -> None:
+        """What one step brings forth."""
+        for notice in _notices(run.part, phase, step):
+            run.sink(notice)
+
+
+def _notices(part: Part, phase: Phase, step: int) -> list[RunNotice]:
+    work = part.work
+    if isinstance(work, TextWork):
+        words = [f"word{work.seed % 97 + i} " for i in range(phase.steps)]
+        chunk: list[RunNotice] = [TextChunk(part.id, words[step])]
+        if step + 1 == phase.steps:
+            text = "".join(words)
+            chunk.append(TextDone(part.id, text, len(work.messages), phase.steps, "stop"))
+        return chunk
+    if phase.name != "decode":
+        return []
+    if isinstance(work, ImageWork):
+        return [ImageProduced(part.id, step, _pixels(work.seed + step, work, 1)[0])]
+    if work.frames == 1:
+        return [ImageProduced(part.id, 0, _pixels(work.seed, work, 1)[0])]
+    return [VideoProduced(part.id, _pixels(work.seed, work, work.frames))]
+
+
+def _pixels(seed: int, work: ImageWork | VideoWork, frames: int) -> NDArray[np.uint8]:
+    """Noise of the seed, small: (frames, height, width, 3)."""
+    shape = (frames, min(work.height, _SIDE_MAX), min(work.width, _SIDE_MAX), 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
