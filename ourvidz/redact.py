@@ -24,7 +24,13 @@ _PATTERNS = (
         ),
         rf"\1{REDACTED}",
     ),
-    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    (
+        re.compile(
+            r"(authorization[\"']?\s*[:=]\s*[\"']?)(?:[a-z]+\s+)?[^\s\"',}]+", re.IGNORECASE
+        ),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"\b(Bearer)\s+[A-Za-z0-9._~+/=-]{12,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\b(?:sb_secret_|whsec_)[\w+/=-]+"), REDACTED),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"), REDACTED),
 )

@@ -1,29 +1,68 @@
-"""The shape of ``config.toml``: one class a table, units in the names, bounds on every value."""
+"""The shape of ``config.toml``: one class a table, units in the names, bounds on every value.
+
+What a value means is written once, in ``config.toml``. The defaults here are what holds where a
+file leaves a key out; a test keeps them and the embedded file the same.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
-Bytes = Annotated[int, Field(ge=0, le=10**15)]
-Seconds = Annotated[float, Field(gt=0, le=10**7)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from ourvidz.config.fields import (
+    Bandwidth,
+    Bucket,
+    Bytes,
+    CallbackUrl,
+    CurrentType,
+    FilePath,
+    Frames,
+    Guidance,
+    HostName,
+    Name,
+    OptionalPath,
+    Port,
+    QueueName,
+    Seconds,
+    Share,
+    Side,
+    Steps,
+    SystemPrompt,
+    Tokens,
+    UuidText,
+)
+
+# The type of errors between two keys of one table; its context names the ``key`` to point at.
+CROSS_FIELD = "cross_field"
 
 
 class Table(BaseModel):
     """One table of the file: an unknown key is an error, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=Table)
+
+
+def _require(table: T, condition: bool, key: str, allowed: str) -> T:
+    if not condition:
+        raise PydanticCustomError(CROSS_FIELD, "{allowed}", {"allowed": allowed, "key": key})
+    return table
 
 
 class Service(Table):
     """The process and its data directory."""
 
-    data_dir: Path = Path("data")
-    worker_id: str = Field(default="worker-0", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    data_dir: FilePath = Path("data")
+    worker_id: str = Field(
+        default="worker-0",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="1 to 64 letters, digits, dots, _ or -",
+    )
     drain_seconds: Seconds = 10.0
     heartbeat_seconds: Seconds = 0.1
     inbox_events: int = Field(default=1024, ge=16, le=1_000_000)
@@ -37,12 +76,16 @@ class Logging(Table):
 
 class Http(Table):
     enabled: bool = True
-    host: str = "127.0.0.1"
+    host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[A-Za-z0-9:.%_-]{1,253}$",
+        description="an address or a host name, without scheme or port",
+    )
     port: Port = 7860
     max_body_bytes: Bytes = 1_000_000
     wait_seconds_max: Seconds = 90.0
     sse_ping_seconds: Seconds = 15.0
-    default_user_id: str = "00000000-0000-0000-0000-000000000000"
+    default_user_id: UuidText = "00000000-0000-0000-0000-000000000000"
 
 
 class Device(Table):
@@ -57,21 +100,26 @@ class Device(Table):
     poison_evicted: bool = True
     working_bytes_factor: float = Field(default=1.25, ge=1, le=10)
 
+    @model_validator(mode="after")
+    def _reserve_below_budget(self) -> Self:
+        allowed = f"must be less than budget_bytes ({self.budget_bytes})"
+        return _require(self, self.reserve_bytes < self.budget_bytes, "reserve_bytes", allowed)
+
 
 class Links(Table):
-    disk_to_host_bytes_per_second: float = Field(default=3e9, gt=0)
-    host_to_device_bytes_per_second: float = Field(default=22e9, gt=0)
-    fixed_seconds: float = Field(default=0.02, ge=0)
+    disk_to_host_bytes_per_second: Bandwidth = 3e9
+    host_to_device_bytes_per_second: Bandwidth = 22e9
+    fixed_seconds: float = Field(default=0.02, ge=0, le=3600)
 
 
 class Model(Table):
     """One checkpoint. ``path`` is a folder in the library's layout or one safetensors file."""
 
     family: Literal["sdxl", "wan", "qwen"]
-    path: Path
-    config_path: Path | None = None
+    path: FilePath
+    config_path: OptionalPath = None
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    label: str = "tiny-random"
+    label: str = Field(default="unnamed", min_length=1, max_length=200)
     step_seconds: Seconds = 0.05
 
 
@@ -81,20 +129,29 @@ class Scheduler(Table):
     waiting_jobs_max: int = Field(default=64, ge=1, le=100_000)
     load_attempts_max: int = Field(default=3, ge=1, le=100)
     load_retry_seconds: Seconds = 5.0
-    class_weights: dict[str, Annotated[float, Field(gt=0)]] = {"fast": 2.0, "normal": 1.0}
+    class_weights: dict[Name, Annotated[float, Field(gt=0, le=10**6)]] = {
+        "fast": 2.0,
+        "normal": 1.0,
+    }
 
 
 class Range(Table):
-    min: float
-    max: float
+    """Both ends are allowed."""
+
+    min: float = Field(ge=0, le=10**12)
+    max: float = Field(ge=0, le=10**12)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        return _require(self, self.min <= self.max, "min", f"must not exceed max ({self.max:g})")
 
 
 class Limits(Table):
     """Hard limits, checked at the border."""
 
-    prompt_characters: int = Field(default=20_000, ge=1)
+    prompt_characters: int = Field(default=20_000, ge=1, le=10**7)
     payload_bytes: Bytes = 1_000_000
-    messages: int = Field(default=200, ge=1)
+    messages: int = Field(default=200, ge=1, le=10**6)
     images: Range = Range(min=1, max=6)
     steps: Range = Range(min=1, max=150)
     guidance_scale: Range = Range(min=0, max=30)
@@ -102,38 +159,38 @@ class Limits(Table):
     strength: Range = Range(min=0, max=1)
     seed: Range = Range(min=0, max=2_147_483_647)
     side_pixels: Range = Range(min=16, max=2048)
-    sdxl_area_pixels: int = Field(default=2_097_152, ge=64)
-    wan_area_pixels: int = Field(default=399_360, ge=64)
+    sdxl_area_pixels: int = Field(default=2_097_152, ge=64, le=10**9)
+    wan_area_pixels: int = Field(default=399_360, ge=64, le=10**9)
     max_tokens: Range = Range(min=1, max=8192)
     temperature: Range = Range(min=0, max=2)
     top_p: Range = Range(min=0.01, max=1)
 
 
 class SdxlDefaults(Table):
-    steps: int = 25
-    guidance_scale: float = 7.5
-    images: int = 1
-    width: int = 1024
-    height: int = 1024
-    strength: float = 0.5
-    exact_copy_strength: float = 0.05
+    steps: Steps = 25
+    guidance_scale: Guidance = 7.5
+    images: int = Field(default=1, ge=1, le=100)
+    width: Side = 1024
+    height: Side = 1024
+    strength: Share = 0.5
+    exact_copy_strength: Share = 0.05
 
 
 class WanDefaults(Table):
-    steps: int = 50
-    guidance_scale: float = 7.5
-    flow_shift: float = 5.0
-    frames: int = 81
-    fps: int = 16
-    width: int = 480
-    height: int = 832
+    steps: Steps = 50
+    guidance_scale: Guidance = 7.5
+    flow_shift: float = Field(default=5.0, gt=0, le=100)
+    frames: Frames = 81
+    fps: int = Field(default=16, ge=1, le=120)
+    width: Side = 480
+    height: Side = 832
 
 
 class TextDefaults(Table):
-    max_tokens: int = 512
-    enhance_max_tokens: int = 2048
-    temperature: float = 0.7
-    top_p: float = 0.9
+    max_tokens: Tokens = 512
+    enhance_max_tokens: Tokens = 2048
+    temperature: float = Field(default=0.7, ge=0, le=10)
+    top_p: float = Field(default=0.9, gt=0, le=1)
 
 
 class Defaults(Table):
@@ -146,24 +203,25 @@ class LegacyType(Table):
     """What a legacy job type stands for. ``enhance`` names the text model that runs first."""
 
     type: Literal["sdxl_generate", "wan_generate"]
-    job_class: str = "normal"
+    job_class: Name = "normal"
     enhance: Literal["base", "instruct"] | None = None
-    steps: int
-    guidance_scale: float
-    width: int
-    height: int
-    frames: int | None = None
+    steps: Steps
+    guidance_scale: Guidance
+    width: Side
+    height: Side
+    frames: Frames | None = None
 
 
 class Enhancement(Table):
     """Neutral system prompts for enhancement jobs that bring none of their own."""
 
-    sdxl: str
-    wan: str
+    sdxl: SystemPrompt
+    wan: SystemPrompt
 
 
 class Queue(Table):
     pop_side: Literal["left", "right"] = "left"
+    types: tuple[CurrentType, ...] = ()
     claims_max: int = Field(default=16, ge=1, le=10_000)
 
 
@@ -173,32 +231,45 @@ class Intake(Table):
     poll_seconds: Seconds = 30.0
     attempts_max: int = Field(default=3, ge=1, le=100)
 
+    @model_validator(mode="after")
+    def _renewed_in_time(self) -> Self:
+        allowed = f"must be less than lease_seconds ({self.lease_seconds:g})"
+        return _require(self, self.renew_seconds < self.lease_seconds, "renew_seconds", allowed)
+
 
 class References(Table):
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[HostName, ...] = ()
     bytes_max: Bytes = 20 * 1024 * 1024
-    pixels_max: int = Field(default=33_554_432, ge=1)
+    pixels_max: int = Field(default=33_554_432, ge=1, le=10**9)
     seconds_max: Seconds = 10.0
     concurrent_max: int = Field(default=4, ge=1, le=64)
-    buckets: tuple[str, ...] = ("workspace-temp", "user-library")
+    buckets: tuple[Bucket, ...] = ("workspace-temp", "user-library")
 
 
 class Store(Table):
-    bucket: str = Field(default="workspace-temp", pattern=r"^[a-z0-9][a-z0-9._-]{1,62}$")
-    dir: Path = Path("data/store")
+    bucket: Bucket = "workspace-temp"
+    dir: FilePath = Path("data/store")
     concurrent_max: int = Field(default=4, ge=1, le=64)
 
 
 class Callback(Table):
     """``url`` empty: no callbacks are sent."""
 
-    url: str = ""
+    url: CallbackUrl = ""
     timeout_seconds: Seconds = 30.0
     attempts_max: int = Field(default=12, ge=1, le=1000)
     retry_seconds_min: Seconds = 0.5
     retry_seconds_max: Seconds = 300.0
+    undelivered_max: int = Field(default=1000, ge=1, le=1_000_000)
     progress: bool = True
     progress_seconds: Seconds = 1.0
+
+    @model_validator(mode="after")
+    def _retry_in_order(self) -> Self:
+        allowed = f"must not exceed retry_seconds_max ({self.retry_seconds_max:g})"
+        return _require(
+            self, self.retry_seconds_min <= self.retry_seconds_max, "retry_seconds_min", allowed
+        )
 
 
 class Secrets(Table):
@@ -210,22 +281,22 @@ class Secrets(Table):
 
 
 class Settings(Table):
-    """The whole configuration."""
+    """The whole configuration. Paths are as they were given; loading makes them absolute."""
 
-    service: Service
-    logging: Logging
-    http: Http
-    device: Device
-    links: Links
-    scheduler: Scheduler
-    limits: Limits
-    defaults: Defaults
+    service: Service = Service()
+    logging: Logging = Logging()
+    http: Http = Http()
+    device: Device = Device()
+    links: Links = Links()
+    scheduler: Scheduler = Scheduler()
+    limits: Limits = Limits()
+    defaults: Defaults = Defaults()
     enhancement: Enhancement
-    intake: Intake
-    references: References
-    store: Store
-    callback: Callback
-    models: dict[str, Model]
-    queues: dict[str, Queue]
-    legacy_types: dict[str, LegacyType]
+    intake: Intake = Intake()
+    references: References = References()
+    store: Store = Store()
+    callback: Callback = Callback()
+    models: dict[Name, Model]
+    queues: dict[QueueName, Queue]
+    legacy_types: dict[Name, LegacyType]
     secrets: Secrets = Secrets()

@@ -1,0 +1,66 @@
+"""What must hold between tables, and between the configuration and its secrets."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from ourvidz.config import credentials
+from ourvidz.config.schema import KeyPath, dotted
+from ourvidz.config.settings import Settings
+from ourvidz.errors import ConfigError, Problem
+
+Finding = tuple[KeyPath, str]
+
+
+def table_findings(settings: Settings) -> Iterator[Finding]:
+    """What is wrong between tables, whatever the secrets are."""
+    for key, table in (("models", settings.models), ("queues", settings.queues)):
+        if not table:
+            yield (key,), "must name at least one"
+    taken: dict[str, str] = {}
+    for name, queue in settings.queues.items():
+        for index, job_type in enumerate(queue.types):
+            if taken.setdefault(job_type, name) != name:
+                yield ("queues", name, "types", index), f"must not also be in {taken[job_type]}"
+    weights = settings.scheduler.class_weights
+    for name, legacy in settings.legacy_types.items():
+        if legacy.job_class not in weights:
+            known = ", ".join(weights) or "none"
+            path = ("legacy_types", name, "job_class")
+            yield path, f"must be a class of scheduler.class_weights: {known}"
+
+
+def secret_findings(settings: Settings) -> Iterator[Finding]:
+    """What is configured and cannot work, or would be unsafe, without a secret that is missing."""
+    if settings.callback.url and settings.secrets.job_callback_secret is None:
+        yield ("callback", "url"), f"needs a secret: {credentials.belongs('job_callback_secret')}"
+    yield from _bind_findings(settings)
+
+
+def check_bind(settings: Settings) -> None:
+    """Raise ``ConfigError`` if the API would be reachable from outside without a token."""
+    problems = [
+        Problem("configuration", None, dotted(path), settings.http.host, message)
+        for path, message in _bind_findings(settings)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only be reached from this machine. A name other than ``localhost`` is
+    not looked up and counts as reachable."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind_findings(settings: Settings) -> Iterator[Finding]:
+    http = settings.http
+    if http.enabled and not is_loopback(http.host) and settings.secrets.ourvidz_token is None:
+        places = credentials.belongs("ourvidz_token")
+        yield ("http", "host"), f"must be a loopback address unless there is a token: {places}"

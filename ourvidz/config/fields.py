@@ -1,0 +1,94 @@
+"""The kinds of value that the configuration's keys share: their bounds and how they are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _path_text(value: Any) -> Any:
+    if isinstance(value, str) and (not value.strip() or "\0" in value):
+        raise ValueError("must be a path, not empty")
+    return value
+
+
+def _none_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _callback_url(value: str) -> str:
+    if value == "":
+        return value
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not value.isprintable() or " " in value:
+        raise ValueError("must be an http:// or https:// URL with a host, or empty")
+    return value
+
+
+def _uuid_text(value: str) -> str:
+    try:
+        return str(UUID(value))
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
+CurrentType = Literal["sdxl_generate", "wan_generate", "enhance_base", "enhance_instruct", "chat"]
+Bytes = Annotated[int, Field(ge=0, le=10**15)]
+Seconds = Annotated[float, Field(gt=0, le=10**7)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+FilePath = Annotated[Path, BeforeValidator(_path_text), Field(description="a path, not empty")]
+Bandwidth = Annotated[float, Field(gt=0, le=10**15)]
+Side = Annotated[int, Field(ge=8, le=16_384)]
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Frames = Annotated[int, Field(ge=1, le=1000)]
+Guidance = Annotated[float, Field(ge=0, le=100)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+SystemPrompt = Annotated[str, Field(min_length=1, max_length=4000)]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([_-]?[a-z0-9])*$",
+        max_length=64,
+        description="lower-case letters and digits with single _ or - between them, at most 64",
+    ),
+]
+QueueName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([_:-]?[a-z0-9])*$",
+        max_length=64,
+        description="lower-case letters and digits with single _, - or : between them, at most 64",
+    ),
+]
+Bucket = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{1,62}$",
+        description="2 to 63 lower-case letters, digits, dots, _ or -, a letter or digit first",
+    ),
+]
+HostName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9*:\[\].-]{1,253}$",
+        description="a host name without scheme, path or user",
+    ),
+]
+CallbackUrl = Annotated[
+    str,
+    AfterValidator(_callback_url),
+    Field(description="an http:// or https:// URL with a host, or empty"),
+]
+UuidText = Annotated[str, AfterValidator(_uuid_text), Field(description="a UUID")]
+OptionalPath = Annotated[
+    FilePath | None, BeforeValidator(_none_if_empty), Field(description="a path, or empty")
+]
