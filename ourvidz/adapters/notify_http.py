@@ -1,0 +1,180 @@
+"""Callbacks by HTTP POST."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+import anyio
+import httpx
+import orjson
+import stamina
+
+from ourvidz import __version__
+from ourvidz.adapters.signatures import CallbackSigner
+from ourvidz.ports import Delivered, NotifyRejected, NotifyUnavailable
+
+ATTEMPTS = 3  # bridges a dropped connection; anything longer is the outbox's business
+ANSWER_BYTES_MAX = 64 * 1024
+ANSWER_SECONDS_MAX = 5.0
+RETRY_AFTER_SECONDS_MAX = 86_400.0
+EVENT_ID_CHARACTERS_MAX = 200
+_SHOWN_CHARACTERS = 200
+_RETRIED = frozenset({408, 425, 429})
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+
+def callback_client() -> httpx.AsyncClient:
+    """A client that goes where it is told: no proxy from the environment, no redirects."""
+    return httpx.AsyncClient(trust_env=False, follow_redirects=False)
+
+
+def auth_headers(service_key: str | None) -> dict[str, str]:
+    """A JWT goes into ``apikey`` and ``Authorization``, any other key only into ``apikey``."""
+    key = (service_key or "").strip()
+    if not key:
+        return {}
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise ValueError("the service key holds characters that no header can carry")
+    bearer = {"Authorization": f"Bearer {key}"} if key.startswith("eyJ") else {}
+    return {"apikey": key, **bearer}
+
+
+class _Transient(NotifyUnavailable):
+    """Worth another attempt at once."""
+
+
+class HttpNotifier:
+    """Posts signed callbacks to ``url``.
+
+    One ``notify`` makes up to ``attempts`` within ``timeout_seconds``, with the same
+    ``webhook-id``: only for network errors and server errors without a ``Retry-After``. Lasting
+    retries belong to the caller, who has a journal. The caller closes ``client``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        secret: str,
+        service_key: str | None,
+        timeout_seconds: float,
+        client: httpx.AsyncClient,
+        *,
+        attempts: int = ATTEMPTS,
+        wall: Callable[[], float] = time.time,
+        retry_seconds: float = 0.2,
+    ) -> None:
+        self._url = httpx.URL(url)
+        if self._url.scheme not in {"http", "https"} or not self._url.host:
+            raise ValueError(f"callback.url: {url!r} is no http or https URL")
+        self._signer = CallbackSigner(secret)
+        self._timeout_seconds = timeout_seconds
+        self._client = client
+        self._attempts = attempts
+        self._wall = wall
+        self._retry_seconds = retry_seconds
+        self._headers = {
+            **auth_headers(service_key),
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": f"ourvidz/{__version__}",
+        }
+
+    async def notify(self, event_id: str, body: bytes) -> Delivered:
+        """Post ``body`` (UTF-8 JSON). A 2xx answer is delivered, with ``skipped`` if it says so."""
+        attempts = stamina.retry_context(
+            on=_Transient,
+            attempts=self._attempts,
+            timeout=self._timeout_seconds,
+            wait_initial=self._retry_seconds,
+            wait_max=5 * self._retry_seconds,
+            wait_jitter=self._retry_seconds,
+        )
+        try:
+            with anyio.fail_after(self._timeout_seconds):
+                async for attempt in attempts:
+                    with attempt:
+                        return await self._attempt(event_id, body)
+        except TimeoutError as error:
+            raise NotifyUnavailable(f"no answer within {self._timeout_seconds:g} s") from error
+        raise AssertionError("stamina returns or raises")
+
+    async def _attempt(self, event_id: str, body: bytes) -> Delivered:
+        headers = self._signer.headers(header_id(event_id), body, int(self._wall()))
+        request = self._client.build_request(
+            "POST",
+            self._url,
+            content=body,
+            headers={**self._headers, **headers},
+            timeout=self._timeout_seconds,
+        )
+        try:
+            response = await self._client.send(request, stream=True, follow_redirects=False)
+        except httpx.RequestError as error:
+            message = f"{type(error).__name__}: {error}"
+            raise _Transient(message[:_SHOWN_CHARACTERS]) from error
+        try:
+            answer = await _read(response)
+        finally:
+            await response.aclose()
+        return self._judge(response, answer)
+
+    def _judge(self, response: httpx.Response, answer: bytes) -> Delivered:
+        status = response.status_code
+        if response.is_success:
+            return Delivered(skipped=_says_skipped(answer))
+        shown = answer[:_SHOWN_CHARACTERS].decode("utf-8", "replace")
+        message = f"the receiver answered {status}: {shown!r}"
+        if status in _RETRIED or status >= 500:
+            seconds = retry_after(response.headers.get("Retry-After"), self._wall())
+            kind = _Transient if status >= 500 and seconds is None else NotifyUnavailable
+            raise kind(message, seconds)
+        raise NotifyRejected(message)
+
+
+def header_id(event_id: str) -> str:
+    """``event_id`` as a header can carry it: others than visible ASCII percent-encoded, and a
+    digest in place of what is too long. The ids of valid jobs come out unchanged."""
+    encoded = quote(event_id, safe=_VISIBLE, errors="replace")
+    if len(encoded) <= EVENT_ID_CHARACTERS_MAX:
+        return encoded
+    return hashlib.sha256(encoded.encode()).hexdigest()
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds from a ``Retry-After`` of seconds or an HTTP date, within a day; ``None`` if the
+    header is absent or says nothing. ``now`` is Unix time."""
+    text = (header or "").strip()
+    if re.fullmatch(r"[0-9]{1,12}", text):
+        seconds = float(text)
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
+
+
+def _says_skipped(answer: bytes) -> bool:
+    try:
+        parsed = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(parsed, dict) and parsed.get("skipped") is True
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """What can be had of the answer. Its status has decided already: a body that is long, slow or
+    breaks off must not send a callback again that was accepted."""
+    answer = bytearray()
+    with anyio.move_on_after(ANSWER_SECONDS_MAX), contextlib.suppress(httpx.RequestError):
+        async for chunk in response.aiter_raw():
+            answer += chunk
+            if len(answer) >= ANSWER_BYTES_MAX:
+                break
+    return bytes(answer[:ANSWER_BYTES_MAX])

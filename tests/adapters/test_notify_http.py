@@ -1,0 +1,466 @@
+"""Callbacks: what is sent, how an answer is taken, and what is tried again."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from uuid import UUID
+
+import httpx
+import orjson
+import pytest
+import stamina
+from standardwebhooks import Webhook
+
+from ourvidz import __version__
+from ourvidz.adapters.notify_http import (
+    ANSWER_BYTES_MAX,
+    EVENT_ID_CHARACTERS_MAX,
+    HttpNotifier,
+    auth_headers,
+    callback_client,
+    header_id,
+    retry_after,
+)
+from ourvidz.adapters.receiver import Answer, Receiver
+from ourvidz.adapters.signatures import CallbackSigner
+from ourvidz.ports import Delivered, NotifyRejected, NotifyUnavailable
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "not base64: \u00fcber-secret!"
+EVENT = "0d4a9f9e-0d5c-4b0e-8f60-ff7f5b1f0f7d.completed"
+BODY = orjson.dumps({"job_id": "0d4a9f9e", "status": "completed", "text": "\u732b"})
+NOW = 1_790_000_000.7
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_backoff() -> Iterator[None]:
+    """Retries at once, and as many as production makes."""
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with callback_client() as client:
+        yield client
+
+
+class Body(httpx.AsyncByteStream):
+    """A body as the network brings it: read once, in pieces."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for at in range(0, len(self.content), 1000):
+            yield self.content[at : at + 1000]
+
+
+def respond(
+    status: int, content: bytes = b"", headers: dict[str, str] | None = None
+) -> httpx.Response:
+    return httpx.Response(status, headers=headers, stream=Body(content))
+
+
+def notifier(client: httpx.AsyncClient, url: str, **options: object) -> HttpNotifier:
+    options = {"timeout_seconds": 10.0, "service_key": None, **options}
+    return HttpNotifier(url, SECRET, client=client, **options)
+
+
+async def against(handler: Handler, **options: object) -> Delivered:
+    """One notify against a handler in place of the network."""
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+        options = {"wall": lambda: NOW, **options}
+        return await notifier(client, "http://127.0.0.1/cb", **options).notify(EVENT, BODY)
+
+
+def answering(*answers: httpx.Response | Exception) -> tuple[Handler, list[httpx.Request]]:
+    """A handler that gives the answers in order, and the requests it got."""
+    waiting, requests = list(answers), []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        answer = waiting.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return handler, requests
+
+
+async def test_the_receiver_takes_what_the_notifier_signs(client: httpx.AsyncClient) -> None:
+    async with Receiver(SECRET) as receiver:
+        delivered = await notifier(client, receiver.url).notify(EVENT, BODY)
+    assert delivered == Delivered(skipped=False)
+    (callback,) = receiver.callbacks
+    assert callback.signature_valid
+    assert (callback.status, callback.answered) == ("completed", 200)
+    assert callback.raw == BODY
+    assert callback.body == orjson.loads(BODY)
+
+
+async def test_headers_and_signatures_by_hand() -> None:
+    handler, requests = answering(respond(200))
+    await against(handler, service_key="eyJhbGci.payload.sig")
+    (request,) = requests
+    assert (request.method, str(request.url)) == ("POST", "http://127.0.0.1/cb")
+    assert request.content == BODY
+    key = SECRET.encode()
+    digest = hmac.new(key, BODY, hashlib.sha256).hexdigest()
+    signed = f"{EVENT}.1790000000.".encode() + BODY
+    webhook = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    expected = {
+        "X-Callback-Signature": f"sha256={digest}",
+        "webhook-id": EVENT,
+        "webhook-timestamp": "1790000000",
+        "webhook-signature": f"v1,{webhook}",
+        "apikey": "eyJhbGci.payload.sig",
+        "Authorization": "Bearer eyJhbGci.payload.sig",
+        "Content-Type": "application/json",
+        "User-Agent": f"ourvidz/{__version__}",
+        "Content-Length": str(len(BODY)),
+    }
+    assert {name: request.headers.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "headers"),
+    [
+        (None, {}),
+        ("", {}),
+        (" \n", {}),
+        ("eyJx.y.z", {"apikey": "eyJx.y.z", "Authorization": "Bearer eyJx.y.z"}),
+        ("eyJx.y.z\n", {"apikey": "eyJx.y.z", "Authorization": "Bearer eyJx.y.z"}),
+        ("sb_secret_abc", {"apikey": "sb_secret_abc"}),
+        ("other", {"apikey": "other"}),
+    ],
+)
+def test_auth_headers(key: str | None, headers: dict[str, str]) -> None:
+    assert auth_headers(key) == headers
+
+
+@pytest.mark.parametrize("key", ["eyJ\r\nX: y", "sb_secret_\u00e9", "a b", "a\0b"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="service key") as caught:
+        auth_headers(key)
+    assert key not in str(caught.value)
+
+
+def test_a_whsec_secret_is_base64_for_standard_webhooks_only() -> None:
+    raw = b"0123456789abcdef01234567"
+    secret = f"whsec_{base64.b64encode(raw).decode()}"
+    headers = CallbackSigner(secret).headers(EVENT, BODY, 1_790_000_000)
+    digest = hmac.new(secret.encode(), BODY, hashlib.sha256).hexdigest()
+    assert headers["X-Callback-Signature"] == f"sha256={digest}"
+    signed = f"{EVENT}.1790000000.".encode() + BODY
+    expected = base64.b64encode(hmac.new(raw, signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+async def test_a_receiver_that_takes_encoded_keys_only_can_verify(
+    client: httpx.AsyncClient,
+) -> None:
+    async with Receiver(SECRET) as receiver:
+        await notifier(client, receiver.url).notify(EVENT, BODY)
+    encoded = f"whsec_{base64.b64encode(SECRET.encode()).decode()}"
+    (callback,) = receiver.callbacks
+    Webhook(encoded).verify(callback.raw, dict(callback.headers))
+
+
+@pytest.mark.parametrize("secret", ["", "  ", "whsec_", "whsec_a", "whsec_\u00e9"])
+def test_unusable_secrets_are_refused(secret: str) -> None:
+    with pytest.raises(ValueError, match="callback secret"):
+        CallbackSigner(secret)
+
+
+@pytest.mark.parametrize("url", ["", "functions/v1/job-callback", "ftp://x/", "http://", "http:"])
+def test_unusable_urls_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"callback\.url"):
+        notifier(httpx.AsyncClient(), url)
+
+
+@pytest.mark.parametrize(
+    ("body", "skipped"),
+    [
+        (b'{"success":true,"skipped":true}', True),
+        (b'{"skipped":false}', False),
+        (b'{"skipped":"true"}', False),
+        (b'{"skipped":1}', False),
+        (b'{"other":{"skipped":true}}', False),
+        (b'[{"skipped":true}]', False),
+        (b"true", False),
+        (b"", False),
+        (b"OK", False),
+        (b"\xff\xfe", False),
+        (b"[" * 50_000, False),
+        (b'{"skipped":true}' + b" " * ANSWER_BYTES_MAX, True),
+        (b'{"pad":"' + b"x" * ANSWER_BYTES_MAX + b'","skipped":true}', False),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+@pytest.mark.parametrize("status", [200, 201, 202])
+async def test_a_2xx_is_delivered(status: int, body: bytes, *, skipped: bool) -> None:
+    handler, requests = answering(respond(status, body))
+    assert await against(handler) == Delivered(skipped=skipped)
+    assert len(requests) == 1
+
+
+async def test_204_is_delivered() -> None:
+    handler, _ = answering(respond(204))
+    assert await against(handler) == Delivered(skipped=False)
+
+
+@pytest.mark.parametrize(
+    "status", [300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 409, 410, 413, 415, 422, 451]
+)
+async def test_other_answers_are_final(status: int) -> None:
+    handler, requests = answering(
+        respond(status, b"no such job", {"Location": "/x", "Retry-After": "1"})
+    )
+    with pytest.raises(NotifyRejected, match=f"answered {status}: 'no such job'"):
+        await against(handler)
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429])
+async def test_a_receiver_that_asks_for_patience_gets_it(status: int) -> None:
+    handler, requests = answering(respond(status))
+    with pytest.raises(NotifyUnavailable, match=str(status)) as caught:
+        await against(handler)
+    assert caught.value.retry_after_seconds is None
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 504])
+async def test_retry_after_is_handed_on_and_not_pre_empted(status: int) -> None:
+    handler, requests = answering(respond(status, headers={"Retry-After": "17"}))
+    with pytest.raises(NotifyUnavailable) as caught:
+        await against(handler)
+    assert caught.value.retry_after_seconds == 17
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 546, 599])
+async def test_a_server_error_is_tried_three_times(status: int) -> None:
+    handler, requests = answering(*[respond(status, b"oops") for _ in range(3)])
+    with pytest.raises(NotifyUnavailable, match=f"{status}: 'oops'") as caught:
+        await against(handler)
+    assert caught.value.retry_after_seconds is None
+    assert [request.headers["webhook-id"] for request in requests] == [EVENT] * 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("slow"),
+        httpx.ReadTimeout("slow"),
+        httpx.ReadError("reset"),
+        httpx.RemoteProtocolError("nonsense"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_network_error_is_tried_again(error: Exception) -> None:
+    handler, requests = answering(error, respond(500), respond(200))
+    assert await against(handler) == Delivered(skipped=False)
+    assert len(requests) == 3
+    handler, requests = answering(error, error, error)
+    with pytest.raises(NotifyUnavailable, match=type(error).__name__):
+        await against(handler)
+    assert len(requests) == 3
+
+
+async def test_each_attempt_carries_its_own_time() -> None:
+    handler, requests = answering(respond(500), respond(200))
+    times = iter([1000.0, 2000.0, 3000.0, 4000.0])
+    await against(handler, wall=lambda: next(times))
+    stamps = [request.headers["webhook-timestamp"] for request in requests]
+    assert stamps[0] < stamps[1]
+    assert requests[0].headers["webhook-signature"] != requests[1].headers["webhook-signature"]
+
+
+async def test_one_attempt_can_be_had() -> None:
+    handler, requests = answering(respond(500))
+    with pytest.raises(NotifyUnavailable):
+        await against(handler, attempts=1)
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("\u0665", None),
+        ("0", 0.0),
+        (" 30 ", 30.0),
+        ("999999999999", 86_400.0),
+        ("9" * 5000, None),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+        ("Mon, 21 Sep 2026 14:14:00 GMT", 39.3),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
+        ("Tue, 99 Sep 2026 14:14:00 GMT", None),
+    ],
+)
+def test_retry_after(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header, NOW) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_ids_as_headers_carry_them() -> None:
+    assert header_id(EVENT) == EVENT
+    assert header_id("a\r\nX: y") == "a%0D%0AX:%20y"
+    assert header_id("\u732b\0%") == "%E7%8C%AB%00%25"
+    assert header_id("\ud800") == "?"
+    long = header_id("x" * (EVENT_ID_CHARACTERS_MAX + 1))
+    assert re.fullmatch("[0-9a-f]{64}", long)
+    assert long != header_id("x" * (EVENT_ID_CHARACTERS_MAX + 2))
+    assert header_id(f"{UUID(int=0)}.failed") == f"{UUID(int=0)}.failed"
+
+
+async def test_odd_ids_are_delivered_and_verified(client: httpx.AsyncClient) -> None:
+    odd = ["a\r\nX-Evil: y.failed", "\u732b", "\ud800", "x" * 100_000]
+    async with Receiver(SECRET) as receiver:
+        for event_id in odd:
+            await notifier(client, receiver.url).notify(event_id, BODY)
+    assert [c.signature_valid for c in receiver.callbacks] == [True] * 4
+    assert not any("x-evil" in c.headers for c in receiver.callbacks)
+
+
+async def test_redirects_are_not_followed_even_by_a_client_that_would() -> None:
+    handler, requests = answering(respond(307, headers={"Location": "/x"}))
+    transport = httpx.MockTransport(handler)
+    async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+        with pytest.raises(NotifyRejected):
+            await notifier(client, "http://127.0.0.1/cb").notify(EVENT, BODY)
+    assert len(requests) == 1
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with callback_client() as client, Receiver(SECRET) as receiver:
+        await notifier(client, receiver.url).notify(EVENT, BODY)
+    assert len(receiver.callbacks) == 1
+
+
+async def test_nobody_listening_is_unavailable(client: httpx.AsyncClient) -> None:
+    async with Receiver(SECRET) as receiver:
+        url = receiver.url
+    with pytest.raises(NotifyUnavailable, match="ConnectError"):
+        await notifier(client, url).notify(EVENT, BODY)
+
+
+async def test_silence_ends_at_the_deadline(client: httpx.AsyncClient) -> None:
+    released = asyncio.Event()
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(NotifyUnavailable):
+            await notifier(client, url, timeout_seconds=0.1).notify(EVENT, BODY)
+        released.set()
+
+
+@pytest.mark.parametrize(
+    "tail", [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\nnonsense"]
+)
+async def test_an_answer_that_breaks_off_after_its_status_counts(
+    client: httpx.AsyncClient, tail: bytes
+) -> None:
+    """The receiver has accepted: sending the callback again would announce the job twice."""
+    posts = 0
+
+    async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal posts
+        posts += 1
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(BODY))
+        writer.write(b"HTTP/1.1 200 OK\r\n" + tail)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(broken, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert await notifier(client, url).notify(EVENT, BODY) == Delivered(skipped=False)
+    assert posts == 1
+
+
+async def test_the_receivers_programme(client: httpx.AsyncClient) -> None:
+    answers = [
+        Answer(status=503),
+        Answer(skipped=True),
+        Answer(status=429, headers={"Retry-After": "9"}),
+        Answer(status=400, body=b"bad"),
+        Answer(body=b"not json", delay_seconds=0.001),
+    ]
+    async with Receiver(SECRET, answers) as receiver:
+        sender = notifier(client, receiver.url)
+        assert (await sender.notify(EVENT, BODY)).skipped
+        with pytest.raises(NotifyUnavailable) as caught:
+            await sender.notify(EVENT, BODY)
+        assert caught.value.retry_after_seconds == 9
+        with pytest.raises(NotifyRejected, match="400: 'bad'"):
+            await sender.notify(EVENT, BODY)
+        assert not (await sender.notify(EVENT, BODY)).skipped
+        assert not (await sender.notify(EVENT, BODY)).skipped
+        await receiver.until(lambda callbacks: len(callbacks) == 6)
+    assert [c.answered for c in receiver.callbacks] == [503, 200, 429, 400, 200, 200]
+    assert all(c.signature_valid for c in receiver.callbacks)
+
+
+SPOILED: list[dict[str, str | None]] = [
+    {"x-callback-signature": None},
+    {"x-callback-signature": "sha256=" + "0" * 64},
+    {"x-callback-signature": "\u00e9"},
+    {"webhook-signature": None},
+    {"webhook-signature": "v1,AAAA"},
+    {"webhook-signature": "nonsense"},
+    {"webhook-id": "other"},
+    {"webhook-timestamp": "1000000000"},
+    {"webhook-timestamp": "x"},
+]
+
+
+async def test_the_receiver_refuses_a_wrong_signature(client: httpx.AsyncClient) -> None:
+    async with Receiver(SECRET) as receiver:
+        await notifier(client, receiver.url).notify(EVENT, BODY)
+        names = ("x-callback-signature", "webhook-id", "webhook-timestamp", "webhook-signature")
+        good = {name: receiver.callbacks[0].headers[name] for name in names}
+        answers = []
+        for change in ({}, *SPOILED):
+            changed = {**good, **change}
+            headers = {n: v.encode("latin-1") for n, v in changed.items() if v is not None}
+            response = await client.post(receiver.url, content=BODY, headers=headers)
+            answers.append(response.status_code)
+    assert answers == [200, *[401] * len(SPOILED)]
+    assert [c.signature_valid for c in receiver.callbacks[1:]] == [True] + [False] * len(SPOILED)
+
+
+async def test_the_receiver_survives_odd_requests(client: httpx.AsyncClient) -> None:
+    async with Receiver(SECRET) as receiver:
+        base = receiver.url.removesuffix("/functions/v1/job-callback")
+        assert (await client.get(receiver.url)).status_code == 404
+        assert (await client.post(f"{base}/other")).status_code == 404
+        assert (await client.post(receiver.url, content=b"\xff")).status_code == 401
+        assert (await client.post(receiver.url, content=b"[]")).status_code == 401
+        large = b"x" * (16 * 1024 * 1024 + 1)
+        assert (await client.post(receiver.url, content=large)).status_code == 413
+    assert [c.body for c in receiver.callbacks] == [None, []]
