@@ -328,9 +328,10 @@ class Journal(Protocol):
     async def get(self, job_id: UUID) -> JobRecord | None: ...
 
     async def recent(
-        self, limit: int, before: float | None, state: str | None
+        self, limit: int, before: UUID | None, state: str | None
     ) -> Sequence[JobRecord]:
-        """The newest first; ``before`` is a ``created_at``, ``state`` a wire status."""
+        """The newest first, those that follow the job ``before`` in that order: none if it is
+        unknown. ``state`` is a wire status."""
 
     async def move(self, job_id: UUID, state: JobState) -> None:
         """One state change. Raises ``IllegalTransition``."""

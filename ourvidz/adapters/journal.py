@@ -65,6 +65,8 @@ _COLUMNS = (
     "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND NOT a.parked), "
     "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND a.parked) FROM jobs "
 )
+# Jobs may be created at the same instant, so the id is part of the order.
+_AFTER = "AND (created_at, id) < (SELECT c.created_at, c.id FROM jobs c WHERE c.id = ?)"
 _ENDED = {
     "completed": JobState.RENDERED,
     "failed": JobState.FAILED,
@@ -112,17 +114,18 @@ class SqliteJournal:
         return await self._database.run(operation)
 
     async def recent(
-        self, limit: int, before: float | None, state: str | None
+        self, limit: int, before: UUID | None, state: str | None
     ) -> Sequence[JobRecord]:
         states = [s.value for s in JobState if state is None or s.status == state]
         marks = ", ".join("?" * len(states))
-        until = before if before is not None else float("inf")
+        after = "" if before is None else _AFTER
+        cursor = () if before is None else (str(before),)
 
         def operation(connection: sqlite3.Connection) -> list[JobRecord]:
             rows = connection.execute(
-                f"{_COLUMNS} WHERE created_at < ? AND state IN ({marks}) "
+                f"{_COLUMNS} WHERE state IN ({marks}) {after} "
                 "ORDER BY created_at DESC, id DESC LIMIT ?",
-                (until, *states, limit),
+                (*states, *cursor, limit),
             )
             return [_record(row) for row in rows.fetchall()]
 

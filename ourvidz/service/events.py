@@ -40,6 +40,11 @@ class EventLog:
         self.ended = self.ended or name == "end"
         self._arrived.notify()
 
+    @property
+    def last_id(self) -> int:
+        """The newest event's id; 0 before the first."""
+        return self._next - 1
+
     def covers(self, last_id: int) -> bool:
         """Whether everything after ``last_id`` is still here."""
         oldest = self._events[0].id if self._events else self._next

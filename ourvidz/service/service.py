@@ -127,9 +127,9 @@ class Service:
         return None if invalid is None else rejected_data(invalid, base_url)
 
     async def jobs(
-        self, limit: int, before: float | None, status: str | None, base_url: str
+        self, limit: int, before: UUID | None, status: str | None, base_url: str
     ) -> Sequence[Mapping[str, Any]]:
-        """The newest first."""
+        """The newest first, those that follow the job ``before``: none if it is unknown."""
         records = await self.journal.recent(limit, before, status)
         return [self._data(record, base_url) for record in records]
 
