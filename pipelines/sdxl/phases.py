@@ -1,0 +1,252 @@
+"""What one step of each SDXL phase computes, bit for bit as the library's own pipeline does.
+
+Between steps a run is: ``embeds`` (1 or 2, 77, width), the negative prompt first; ``pooled``
+(1 or 2, width); ``time_ids`` (1, 6); ``latents`` (images, 4, height / 8, width / 8); ``rng.i``,
+one generator state an image; and the scheduler's history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from pipelines.base import ImageOutput, Output
+from pipelines.component import Component
+from pipelines.images import load_reference, to_pixels
+from pipelines.request import ImageRequest
+from pipelines.sdxl.checkpoint import Checkpoint
+from pipelines.state import State
+
+_NEEDED_TO_DECODE = frozenset({"latents"})
+
+
+class Phases:
+    """The steps, by phase name. Holds nothing of a run."""
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        components: Mapping[str, Component],
+        device: torch.device,
+        scale: int,
+    ) -> None:
+        self._name = name
+        self._checkpoint = checkpoint
+        self._components = components
+        self._device = device
+        self._scale = scale
+        self._steps: Mapping[str, Callable[[State, ImageRequest], tuple[Output, ...]]] = {
+            "encode": self._encode,
+            "condition": self._condition,
+            "denoise": self._denoise,
+            "decode": self._decode,
+        }
+
+    def run(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
+        """One step of ``state.phase``; the caller moves the counters on."""
+        return self._steps[state.phase](state, request)
+
+    def finish(self, state: State) -> None:
+        """Drop what no later phase reads."""
+        if state.phase == "denoise":
+            self._checkpoint.sampler.forget(state)
+            state.tensors = {n: t for n, t in state.tensors.items() if n in _NEEDED_TO_DECODE}
+        elif state.phase == "decode":
+            state.tensors.clear()
+
+    def count_tokens(self, text: str) -> tuple[int, int]:
+        """The tokens that ``text`` makes, begin and end marks counted, and how many are read."""
+        counts = [
+            (len(tokenizer(text).input_ids), int(tokenizer.model_max_length))
+            for tokenizer in self._checkpoint.tokenizers
+        ]
+        return max(counts, key=lambda count: count[0] - count[1])
+
+    def _module(self, part: str) -> Any:
+        return self._components[f"{self._name}.{part}"].module
+
+    # encode ---------------------------------------------------------------------------------
+
+    def _encode(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
+        embeds, pooled = self._embed(request.prompt)
+        if request.guidance_scale > 1:
+            if not request.negative_prompt and self._checkpoint.zero_negative:
+                negative, negative_pooled = torch.zeros_like(embeds), torch.zeros_like(pooled)
+            else:
+                negative, negative_pooled = self._embed(request.negative_prompt)
+            embeds = torch.cat([negative, embeds])
+            pooled = torch.cat([negative_pooled, pooled])
+        size = [request.height, request.width]
+        state.tensors["embeds"] = embeds
+        state.tensors["pooled"] = pooled
+        state.tensors["time_ids"] = torch.tensor(
+            [[*size, 0, 0, *size]], dtype=embeds.dtype, device=self._device
+        )
+        if request.strength is None:
+            noise = self._draw(state, request)
+            state.tensors["latents"] = noise * self._checkpoint.sampler.initial_scale(request.steps)
+        return ()
+
+    def _embed(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings (1, 77, both widths) and the second encoder's pooled output (1, width)."""
+        encoders = self._module("text_encoders")
+        hidden = []
+        for name, tokenizer in zip(
+            ("text_encoder", "text_encoder_2"), self._checkpoint.tokenizers, strict=True
+        ):
+            ids = tokenizer(
+                prompt,
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            ).input_ids
+            output = encoders[name](ids.to(self._device), output_hidden_states=True)
+            hidden.append(output.hidden_states[-2])
+            pooled: torch.Tensor = output[0]
+        return torch.cat(hidden, dim=-1).to(self._checkpoint.dtype), pooled
+
+    def _draw(self, state: State, request: ImageRequest) -> torch.Tensor:
+        """Unit noise for every image, each from its own generator, which moves on."""
+        shape = (
+            request.images,
+            self._checkpoint.unet["in_channels"],
+            request.height // self._scale,
+            request.width // self._scale,
+        )
+        generators = _generators(state, range(request.images))
+        noise: torch.Tensor = randn_tensor(shape, generators, self._device, self._checkpoint.dtype)
+        _keep_generators(state, range(request.images), generators)
+        return noise
+
+    # condition ------------------------------------------------------------------------------
+
+    def _condition(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
+        """The reference is encoded once; each image samples its posterior and adds its noise."""
+        found = self._checkpoint
+        assert request.image_path is not None
+        pixels = load_reference(
+            Path(request.image_path), request.width, request.height, "image_path"
+        )
+        posterior = self._module("vae").encode(pixels.to(self._device)).latent_dist
+        generators = _generators(state, range(request.images))
+        sampled = torch.cat([posterior.sample(generator) for generator in generators])
+        _keep_generators(state, range(request.images), generators)
+        clean = self._normalise(sampled.to(found.dtype))
+        noise = self._draw(state, request)
+        scheduler = found.sampler.fresh(request.steps, request.strength)
+        first = found.sampler.timesteps(request.steps, request.strength)[:1]
+        state.tensors["latents"] = scheduler.add_noise(clean, noise, first.repeat(request.images))
+        return ()
+
+    # denoise --------------------------------------------------------------------------------
+
+    def _denoise(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
+        sampler = self._checkpoint.sampler
+        timesteps = sampler.timesteps(request.steps, request.strength)
+        images = range(request.images)
+        if request.bitwise:
+            image = state.step // len(timesteps)
+            images = range(image, image + 1)
+        index = state.step % len(timesteps)
+        if index == 0:
+            sampler.forget(state)
+        scheduler = sampler.restored(state, request.steps, request.strength)
+        generators = _generators(state, images)
+        latents = state.tensors["latents"]
+        before, chosen, after = latents.split_with_sizes(
+            [images.start, len(images), request.images - images.stop]
+        )
+        noise = self._predict(state, request, scheduler, chosen, timesteps[index])
+        moved = scheduler.step(
+            noise, timesteps[index], chosen, **sampler.arguments(generators), return_dict=False
+        )[0]
+        _keep_generators(state, images, generators)
+        sampler.keep(scheduler, state)
+        whole = len(images) == request.images
+        state.tensors["latents"] = moved if whole else torch.cat([before, moved, after])
+        return ()
+
+    def _predict(
+        self,
+        state: State,
+        request: ImageRequest,
+        scheduler: Any,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+    ) -> torch.Tensor:
+        """The guided noise for these latents."""
+        guided = request.guidance_scale > 1
+        images = len(latents)
+        inputs = scheduler.scale_model_input(
+            torch.cat([latents] * 2) if guided else latents, timestep
+        )
+        conditions = {
+            "text_embeds": state.tensors["pooled"].repeat_interleave(images, dim=0),
+            "time_ids": state.tensors["time_ids"].repeat(len(inputs), 1),
+        }
+        noise: torch.Tensor = self._module("unet")(
+            inputs,
+            timestep,
+            encoder_hidden_states=state.tensors["embeds"].repeat_interleave(images, dim=0),
+            added_cond_kwargs=conditions,
+            return_dict=False,
+        )[0]
+        if guided:
+            negative, positive = noise.chunk(2)
+            noise = negative + request.guidance_scale * (positive - negative)
+        return noise
+
+    # decode ---------------------------------------------------------------------------------
+
+    def _decode(self, state: State, _request: ImageRequest) -> tuple[Output, ...]:
+        index = state.step
+        latents = state.tensors["latents"][index : index + 1].to(torch.float32)
+        decoded = self._module("vae").decode(self._denormalise(latents), return_dict=False)[0]
+        return (ImageOutput(index, to_pixels(decoded)),)
+
+    # latents --------------------------------------------------------------------------------
+
+    def _normalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """From the VAE's own range to the UNet's."""
+        factor = float(self._checkpoint.vae["scaling_factor"])
+        statistics = self._statistics(latents)
+        if statistics is None:
+            return factor * latents
+        mean, deviation = statistics
+        return (latents - mean) * factor / deviation
+
+    def _denormalise(self, latents: torch.Tensor) -> torch.Tensor:
+        factor = float(self._checkpoint.vae["scaling_factor"])
+        statistics = self._statistics(latents)
+        if statistics is None:
+            return latents / factor
+        mean, deviation = statistics
+        return latents * deviation / factor + mean
+
+    def _statistics(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mean and standard deviation a channel, where the VAE's configuration gives them."""
+        values = (self._checkpoint.vae["latents_mean"], self._checkpoint.vae["latents_std"])
+        if values[0] is None or values[1] is None:
+            return None
+        mean, deviation = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in values)
+        return mean, deviation
+
+
+def _generators(state: State, images: range) -> list[torch.Generator]:
+    generators = []
+    for i in images:
+        generator = torch.Generator()
+        generator.set_state(state.tensors[f"rng.{i}"])
+        generators.append(generator)
+    return generators
+
+
+def _keep_generators(state: State, images: range, generators: list[torch.Generator]) -> None:
+    for i, generator in zip(images, generators, strict=True):
+        state.tensors[f"rng.{i}"] = generator.get_state()

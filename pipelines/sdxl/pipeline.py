@@ -1,0 +1,142 @@
+"""SDXL as a ``Pipeline``: phases, plans and the step from one to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from pipelines import cancel
+from pipelines.base import CancelToken, Output, PhasePlan, UnsupportedRequest
+from pipelines.component import Component
+from pipelines.device import Device
+from pipelines.registry import ModelConfig
+from pipelines.request import ImageRequest, Request
+from pipelines.sdxl import estimate
+from pipelines.sdxl.checkpoint import Checkpoint, read_checkpoint
+from pipelines.sdxl.phases import Phases
+from pipelines.state import State
+
+
+def open_sdxl(config: ModelConfig, device: Device, working_bytes_factor: float) -> SdxlPipeline:
+    """Read configurations and headers. Raises ``CheckpointError``."""
+    checkpoint = read_checkpoint(config, device.torch)
+    return SdxlPipeline(config.name, checkpoint, device, working_bytes_factor)
+
+
+class SdxlPipeline:
+    """``encode -> condition (with a reference image) -> denoise -> decode``.
+
+    An empty negative prompt is the library's absent one. Images of a batch are denoised together,
+    or with ``bitwise`` one after another; they are decoded one a step.
+    """
+
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, device: Device, working_bytes_factor: float
+    ) -> None:
+        self.name = name
+        self.components: Mapping[str, Component] = {
+            f"{name}.{part}": Component(f"{name}.{part}", source, device)
+            for part, source in checkpoint.sources.items()
+        }
+        self._checkpoint = checkpoint
+        self._device = device
+        self._factor = working_bytes_factor
+        self._scale = 2 ** (len(checkpoint.vae["block_out_channels"]) - 1)
+        self._phases = Phases(name, checkpoint, self.components, device.torch, self._scale)
+
+    def plan(self, request: Request) -> tuple[PhasePlan, ...]:
+        image = self._checked(request)
+        found = self._checkpoint
+        item_bytes = found.dtype.itemsize
+        pixels = image.width * image.height
+        encode_bytes = estimate.encode_bytes(found.text, item_bytes)
+        phases = [self._phase("encode", "text_encoders", encode_bytes, 1)]
+        if image.strength is not None:
+            condition_bytes = estimate.vae_encode_bytes(found.vae, pixels)
+            phases.append(self._phase("condition", "vae", condition_bytes, 1))
+        rounds, together = (image.images, 1) if image.bitwise else (1, image.images)
+        denoise_bytes = estimate.denoise_bytes(
+            found.unet,
+            positions=pixels // self._scale**2,
+            images=together,
+            guided=image.guidance_scale > 1,
+            item_bytes=item_bytes,
+        )
+        schedule = len(found.sampler.timesteps(image.steps, image.strength))
+        phases.append(self._phase("denoise", "unet", denoise_bytes, schedule * rounds))
+        decode_bytes = estimate.vae_decode_bytes(found.vae, pixels)
+        phases.append(self._phase("decode", "vae", decode_bytes, image.images))
+        return tuple(phases)
+
+    def _phase(self, name: str, part: str, working_bytes: int, steps: int) -> PhasePlan:
+        padded = math.ceil(working_bytes * self._factor)
+        return PhasePlan(name, (f"{self.name}.{part}",), padded, steps)
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        image = self._checked(request)
+        found = []
+        prompts = {"prompt": image.prompt}
+        if image.guidance_scale > 1:
+            prompts["negative_prompt"] = image.negative_prompt
+        for field, text in prompts.items():
+            count, limit = self._phases.count_tokens(text)
+            if count > limit:
+                found.append(
+                    f"{field}: has {count} tokens with its two marks, of which {limit} are read;"
+                    f" the last {count - limit} are cut"
+                )
+        if image.strength is not None and int(image.steps * image.strength) < 1:
+            found.append(
+                f"strength: {image.strength} of {image.steps} steps is less than one; one is run"
+            )
+        return tuple(found)
+
+    def begin(self, request: Request) -> State:
+        image = self._checked(request)
+        state = State(image, "encode")
+        for i in range(image.images):
+            generator = torch.Generator().manual_seed(image.seed + i)
+            state.tensors[f"rng.{i}"] = generator.get_state()
+        return state
+
+    def step(self, state: State, token: CancelToken) -> tuple[Output, ...]:
+        image = self._checked(state.request)
+        plan = self.plan(image)
+        place = next((i for i, phase in enumerate(plan) if phase.name == state.phase), None)
+        if place is None:
+            raise ValueError(f"{self.name}: phase {state.phase!r} is none of this request's")
+        with cancel.active(token), torch.no_grad():
+            outputs = self._phases.run(state, image)
+            self._device.synchronize()
+        state.step += 1
+        if state.step == plan[place].steps:
+            following = plan[place + 1].name if place + 1 < len(plan) else "done"
+            self._phases.finish(state)
+            state.phase, state.step = following, 0
+        return outputs
+
+    def _checked(self, request: Request) -> ImageRequest:
+        if not isinstance(request, ImageRequest):
+            raise UnsupportedRequest("type", f"{self.name} makes images only")
+        for field, value in (("width", request.width), ("height", request.height)):
+            if value < self._scale or value % self._scale:
+                raise UnsupportedRequest(
+                    field, f"{field}: {value} is no positive multiple of {self._scale}"
+                )
+        steps_max = self._checkpoint.sampler.steps_max
+        bounds = {
+            "images": (request.images, 1, math.inf),
+            "steps": (request.steps, 1, steps_max),
+            "guidance_scale": (request.guidance_scale, 0, math.inf),
+            "strength": (request.strength or 0, 0, 1),
+            "seed": (request.seed, 0, 2**63 - 1 - request.images),
+        }
+        for field, (number, low, high) in bounds.items():
+            if not (low <= number <= high and math.isfinite(number)):
+                raise UnsupportedRequest(field, f"{field}: {number} is not within {low}..{high}")
+        if (request.strength is None) != (request.image_path is None):
+            guilty = "image_path" if request.image_path is None else "strength"
+            raise UnsupportedRequest(guilty, f"{guilty}: is missing; img2img needs it")
+        return request
