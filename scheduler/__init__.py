@@ -1,0 +1,37 @@
+"""What is resident, what runs, in which order: a pure function of events, times and settings.
+
+``Scheduler`` is the way in. Nothing here awaits, reads a clock, logs or knows a tensor.
+"""
+
+from scheduler.core import Scheduler
+from scheduler.errors import (
+    BadDecision,
+    IllegalMove,
+    InvariantBroken,
+    LedgerError,
+    ProtocolError,
+    SchedulerError,
+)
+from scheduler.policy import WAIT, Decision, Policy, ShortestWork
+from scheduler.report import Estimate
+from scheduler.types import SchedulerSettings
+from scheduler.view import GroupView, JobView, View
+
+__all__ = [
+    "WAIT",
+    "BadDecision",
+    "Decision",
+    "Estimate",
+    "GroupView",
+    "IllegalMove",
+    "InvariantBroken",
+    "JobView",
+    "LedgerError",
+    "Policy",
+    "ProtocolError",
+    "Scheduler",
+    "SchedulerError",
+    "SchedulerSettings",
+    "ShortestWork",
+    "View",
+]

@@ -88,12 +88,21 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The job has left the scheduler; all its bytes are free."""
+    """The job has left the scheduler; all its bytes are free.
+
+    ``fault`` is set with FAILED and REFUSED, but for a demand without phases, which no fault
+    names. ``detail`` says why in words and bytes.
+    """
 
     job: str
     outcome: Outcome
     fault: Fault | None = None
     detail: str = ""
+
+
+def _check_bytes(lease: Lease, state_bytes: int) -> None:
+    if state_bytes < 0:
+        raise ValueError(f"{lease}: state_bytes is {state_bytes}, allowed: from 0")
 
 
 # Events -------------------------------------------------------------------------------------------
@@ -172,6 +181,9 @@ class PhaseFinished:
     lease: Lease
     state_bytes: int
 
+    def __post_init__(self) -> None:
+        _check_bytes(self.lease, self.state_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Paused:
@@ -181,6 +193,9 @@ class Paused:
     step: int
     state_bytes: int
 
+    def __post_init__(self) -> None:
+        _check_bytes(self.lease, self.state_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class RunCancelled:
@@ -189,6 +204,13 @@ class RunCancelled:
 
 @dataclass(frozen=True, slots=True)
 class RunFailed:
+    """Ends a ``Start`` or ``Resume`` with an error.
+
+    After OUT_OF_MEMORY the shell still holds the job's state, as of the run's beginning or of any
+    later step boundary: the same command comes once more, with the device to itself. Any other
+    fault ends the job.
+    """
+
     lease: Lease
     fault: Fault
     detail: str

@@ -6,13 +6,29 @@ Nothing here knows a prompt, a tensor or a clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 
+def _require(holds: bool, where: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{where} is {value!r}, allowed: {allowed}")
+
+
+def _finite(value: float, where: str, low: float = -math.inf) -> None:
+    allowed = "a finite number" if low == -math.inf else f"a finite number from {low}"
+    _require(math.isfinite(value) and value >= low, where, value, allowed)
+
+
 class Tier(Enum):
-    """Where a component is. Its bytes are counted in every state but ABSENT (host) and in
-    LOADING, RESIDENT and EVICTING (device); the host master stays while the device copy lives."""
+    """Where a component is; the moves between tiers are a table in ``scheduler.residency``.
+
+    Its bytes count on the device while LOADING, RESIDENT and EVICTING, and on the host from
+    STAGING until it is ABSENT again: the host master stays while the device copy lives. A FAILED
+    component holds host bytes only if it was the load that failed, not the staging.
+    """
 
     ABSENT = "absent"
     STAGING = "staging"
@@ -31,6 +47,10 @@ class Component:
     name: str
     weight_bytes: int
 
+    def __post_init__(self) -> None:
+        _require(bool(self.name), "component.name", self.name, "a name")
+        _finite(self.weight_bytes, f"component {self.name}: weight_bytes", 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -38,6 +58,9 @@ class Phase:
 
     ``working_bytes`` are the activations' peak for this job's shape, on top of the weights;
     ``seconds`` is the expected duration of the whole phase, ``steps`` its step boundaries.
+    ``state_bytes_max`` bounds what the job carries on the device at any of the phase's step
+    boundaries and at its end; ``None`` stands for what it carried into the phase plus
+    ``working_bytes``. A tighter bound lets more jobs be begun at the same time.
     """
 
     name: str
@@ -45,6 +68,15 @@ class Phase:
     working_bytes: int
     seconds: float
     steps: int
+    state_bytes_max: int | None = None
+
+    def __post_init__(self) -> None:
+        where = f"phase {self.name}: "
+        _finite(self.working_bytes, where + "working_bytes", 0)
+        _finite(self.seconds, where + "seconds", 0)
+        _finite(self.steps, where + "steps", 0)
+        if self.state_bytes_max is not None:
+            _finite(self.state_bytes_max, where + "state_bytes_max", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +90,12 @@ class Demand:
     arrival: float
     deadline: float | None = None
 
+    def __post_init__(self) -> None:
+        _require(bool(self.job), "demand.job", self.job, "an id")
+        _finite(self.arrival, f"job {self.job}: arrival")
+        if self.deadline is not None:
+            _finite(self.deadline, f"job {self.job}: deadline")
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -65,6 +103,10 @@ class Budget:
 
     device_bytes: int
     host_bytes: int
+
+    def __post_init__(self) -> None:
+        _finite(self.device_bytes, "budget.device_bytes", 0)
+        _finite(self.host_bytes, "budget.host_bytes", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +117,44 @@ class Links:
     host_to_device: float
     fixed_seconds: float
 
+    def __post_init__(self) -> None:
+        for name in ("disk_to_host", "host_to_device"):
+            rate = getattr(self, name)
+            _require(math.isfinite(rate) and rate > 0, f"links.{name}", rate, "above 0")
+        _finite(self.fixed_seconds, "links.fixed_seconds", 0)
+
     def stage_seconds(self, size: int) -> float:
         return self.fixed_seconds + size / self.disk_to_host
 
     def load_seconds(self, size: int) -> float:
         return self.fixed_seconds + size / self.host_to_device
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """``ageing_seconds`` of waiting weigh as much as one second of work; after
+    ``wait_seconds_max`` a job goes before all that have waited less. ``waiting_jobs_max`` is what
+    ``credit`` counts down from. ``load_attempts_max`` bounds the tries in a row to stage or load
+    a component, after which it is left alone for ``load_retry_seconds``. ``class_weights`` divide
+    a job's seconds; a class that is not named weighs 1.
+    """
+
+    ageing_seconds: float
+    wait_seconds_max: float
+    waiting_jobs_max: int
+    load_attempts_max: int
+    load_retry_seconds: float
+    class_weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("ageing_seconds", "wait_seconds_max", "load_retry_seconds"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, f"settings.{name}", value, "above 0")
+        _finite(self.waiting_jobs_max, "settings.waiting_jobs_max", 1)
+        _finite(self.load_attempts_max, "settings.load_attempts_max", 1)
+        for name, weight in self.class_weights.items():
+            where = f"settings.class_weights.{name}"
+            _require(math.isfinite(weight) and weight > 0, where, weight, "above 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,364 @@
+"""The scheduler: events in, commands out.
+
+``handle`` is the only mutator. It notes what the event says, then decides anew: failures whose time
+is over are forgotten; if no job is on its way to be started the policy is asked for one; that job
+(the *target*) has its components brought in, and is started when all is there. The target keeps its
+turn until it is started, cancelled or failed. One run lives at a time for now.
+
+Late, repeated or unknown terminal events change nothing but a count: a production server must
+outlive them. What can only be a defect of the shell's own raises ``ProtocolError``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler import messages as m
+from scheduler import report
+from scheduler.errors import BadDecision, ProtocolError
+from scheduler.index import Index
+from scheduler.job import Job, Run, Standing, refusal
+from scheduler.loading import ComponentEvent, Loading
+from scheduler.policy import Decision, Policy, ShortestWork
+from scheduler.residency import Residency
+from scheduler.strategy import Shelf, Want, bring_in, ready
+from scheduler.types import (
+    Budget,
+    Component,
+    Fault,
+    Lease,
+    Links,
+    Outcome,
+    SchedulerSettings,
+)
+
+
+@dataclass(slots=True)
+class _Target:
+    """The job whose turn it is. ``clear``: a load ran out of memory, so all else must go first."""
+
+    job: Job
+    clear: bool = False
+
+
+class Scheduler:
+    """Decides what is resident and what runs. ``now`` is the caller's monotonic time in seconds;
+    a time earlier than the last one counts as the last one."""
+
+    def __init__(
+        self,
+        components: Sequence[Component],
+        budget: Budget,
+        links: Links,
+        settings: SchedulerSettings,
+        policy: Policy | None = None,
+    ) -> None:
+        self._settings = settings
+        self._policy = policy or ShortestWork(settings)
+        self._budget = budget
+        self._index = Index(components, budget, links, self._policy.rank)
+        self._loading = Loading(self._index, settings)
+        self._target: _Target | None = None
+        self._draining = False
+        self._now = -math.inf
+        self._leases = 0
+        self._ignored = 0
+        self._commands: list[m.Command] = []
+        self._handlers: dict[type[m.Event], Callable[[Any], None]] = {
+            m.JobArrived: self._job_arrived,
+            m.CancelRequested: self._cancel_requested,
+            m.DrainRequested: self._drain_requested,
+            m.TimeReached: self._time_reached,
+            m.StageSucceeded: self._component_ended,
+            m.StageFailed: self._component_ended,
+            m.LoadSucceeded: self._component_ended,
+            m.LoadFailed: self._component_ended,
+            m.Evicted: self._component_ended,
+            m.Unstaged: self._component_ended,
+            m.StepReached: self._step_reached,
+            m.PhaseFinished: self._phase_finished,
+            m.Paused: self._paused,
+            m.RunCancelled: self._run_cancelled,
+            m.RunFailed: self._run_failed,
+        }
+
+    # What the shell calls -------------------------------------------------------------------------
+
+    def handle(self, event: m.Event, now: float) -> list[m.Command]:
+        """Take one event in; returns the commands to carry out, in order.
+
+        Raises ``ProtocolError`` for a job that is present already and ``BadDecision`` if the policy
+        chose what cannot be done.
+        """
+        self._now = max(self._now, now)
+        self._commands = []
+        self._handlers[type(event)](event)
+        self._advance()
+        return self._commands
+
+    def deadline(self) -> float | None:
+        """When a ``TimeReached`` is due: the next time at which a failed component may be tried
+        again."""
+        return None if self._draining else self._loading.retry_at
+
+    def credit(self, job_class: str | None = None) -> int:
+        """How many more jobs may arrive; of a class, if one is named, so that a flood of one class
+        does not use up another's. Arrivals beyond it are not refused."""
+        if self._draining:
+            return 0
+        jobs = self._index.jobs.values()
+        present = sum(1 for j in jobs if job_class in (None, j.demand.job_class))
+        return max(0, self._settings.waiting_jobs_max - present)
+
+    @property
+    def drained(self) -> bool:
+        """Draining, and no command is in flight."""
+        return self._draining and not self._index.runs and not self._loading.in_flight
+
+    def plan(self, now: float) -> list[report.Estimate]:
+        """When each job is expected to start and to finish, by the present order."""
+        return report.estimates(self._index, self._order(), max(self._now, now))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything, as JSON values, as of the last event."""
+        return {
+            **report.snapshot(self._index, self.plan(self._now)),
+            "target": self._target.job.id if self._target else None,
+            "draining": self._draining,
+            "ignored_events": self._ignored,
+        }
+
+    def check(self) -> None:
+        """Raises ``InvariantBroken`` with the story if the books and the world are at odds."""
+        report.check(self._index, self._target.job if self._target else None, repr(self))
+
+    def __repr__(self) -> str:
+        return report.describe(self._index, self._target.job if self._target else None)
+
+    def _order(self) -> list[Job]:
+        """The waiting jobs in policy order, the target first."""
+        order = [self._index.jobs[j.id] for j in self._policy.order(self._index, self._now)]
+        if self._target is None:
+            return order
+        return [self._target.job, *(j for j in order if j is not self._target.job)]
+
+    # Decisions ------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        self._index.repay()
+        self._loading.forget_failures(self._now)
+        if self._draining:
+            return
+        if self._target is None:
+            self._choose(self._policy.choose(self._index, self._now))
+        if self._target is not None:
+            self._bring_in(self._target)
+
+    def _choose(self, decision: Decision) -> None:
+        if decision.job is None or (self._index.runs and not decision.preempt):
+            return
+        job = self._index.jobs.get(decision.job)
+        if job is None or job.standing is Standing.RUNNING or not self._index.admits(job):
+            raise BadDecision(f"{decision}: it must wait and be admitted\n{self!r}")
+        self._target = _Target(job)
+        for run in self._index.runs.values():
+            self._pause(run)
+
+    def _bring_in(self, target: _Target) -> None:
+        job, index = target.job, self._index
+        want = Want(
+            job.components[job.phase],
+            job.current.working_bytes + index.owed_bytes,
+            clear=target.clear or job.alone,
+        )
+        shelf = Shelf(
+            residencies=index.residencies,
+            device_free=index.ledger.device.free,
+            host_free=index.ledger.host.free,
+            in_use=tuple(name for j in index.running for name in j.components[j.phase]),
+            waiters=index.waiters,
+            load_seconds=index.load_seconds,
+            reload_seconds=index.reload_seconds,
+        )
+        if not index.runs and ready(want, shelf):
+            self._start(job)
+            return
+        for move in bring_in(want, shelf, make_room=not index.runs):
+            self._loading.issue(move, owner=job.id)
+            self._commands.append(move)
+
+    def _start(self, job: Job) -> None:
+        self._target = None
+        self._leases += 1
+        lease = Lease(self._leases, job.id, job.phase)
+        resumed = job.standing is Standing.PAUSED
+        # Alone, the estimate has proved wrong: the run gets all there is.
+        working = self._index.ledger.device.free if job.alone else job.current.working_bytes
+        run = Run(lease, job, self._now, resumed, job.step)
+        self._index.begin(run, working, self._now)
+        self._commands.append(m.Resume(lease) if resumed else m.Start(lease))
+
+    def _pause(self, run: Run) -> None:
+        if not run.pausing and not run.cancelling:
+            run.pausing = True
+            self._commands.append(m.Pause(run.lease))
+
+    # Jobs -----------------------------------------------------------------------------------------
+
+    def _job_arrived(self, event: m.JobArrived) -> None:
+        demand, index = event.demand, self._index
+        if demand.job in index.jobs:
+            raise ProtocolError(f"job {demand.job} arrived, but it is here already\n{self!r}")
+        refused = refusal(demand, index.sizes, self._budget)
+        if refused is not None:
+            self._commands.append(m.Settle(demand.job, Outcome.REFUSED, *refused))
+            return
+        job = Job(demand, index.sizes, self._settings.class_weights.get(demand.job_class, 1.0))
+        index.park(job)
+        self._settle_if_doomed(job)
+
+    def _cancel_requested(self, event: m.CancelRequested) -> None:
+        job = self._index.jobs.get(event.job)
+        if job is None:
+            self._ignored += 1
+            return
+        run = self._index.run_of(job)
+        if run is None:
+            self._settle(job, Outcome.CANCELLED)
+        elif not run.cancelling:
+            run.cancelling = True
+            self._commands.append(m.Cancel(run.lease))
+
+    def _drain_requested(self, event: m.DrainRequested) -> None:
+        self._draining = True
+        self._target = None
+        if event.pause:
+            for run in self._index.runs.values():
+                self._pause(run)
+
+    def _time_reached(self, event: m.TimeReached) -> None:
+        """The time itself is what matters."""
+
+    def _settle(
+        self, job: Job, outcome: Outcome, fault: Fault | None = None, detail: str = ""
+    ) -> None:
+        if self._target is not None and self._target.job is job:
+            self._target = None
+        self._index.remove(job)
+        self._commands.append(m.Settle(job.id, outcome, fault, detail))
+
+    def _settle_if_doomed(self, job: Job) -> bool:
+        """Fail a job that needs what cannot be had; a drain hands it back instead."""
+        for name in () if self._draining else job.needs:
+            failure = self._index.residencies[name].failure
+            if failure is not None and failure.permanent:
+                self._settle(job, Outcome.FAILED, Fault.LOAD, f"{name}: {failure.detail}")
+                return True
+        return False
+
+    # Components -----------------------------------------------------------------------------------
+
+    def _component_ended(self, event: ComponentEvent) -> None:
+        ended = self._loading.end(event, self._now)
+        if ended is None:
+            self._ignored += 1
+        elif ended.fault is not None and ended.given_up:
+            self._fail_those_waiting(ended.residency, ended.fault)
+        elif ended.fault is Fault.OUT_OF_MEMORY and self._target is not None:
+            self._target.clear = True
+
+    def _fail_those_waiting(self, residency: Residency, fault: Fault) -> None:
+        """The target fails if it waited for this; if trying again is no use, so does every job that
+        will need it."""
+        name, failure = residency.name, residency.failure
+        assert failure is not None
+        target = self._target.job if self._target else None
+        if target is not None and name in target.components[target.phase]:
+            self._settle(target, Outcome.FAILED, fault, f"{name}: {failure.detail}")
+        if failure.permanent:
+            for job in list(self._index.waiting()):
+                self._settle_if_doomed(job)
+
+    # Runs -----------------------------------------------------------------------------------------
+
+    def _current(self, lease: Lease) -> Run | None:
+        run = self._index.runs.get(lease.id)
+        if run is None or run.lease != lease:
+            self._ignored += 1
+            return None
+        return run
+
+    def _end(self, lease: Lease) -> Run | None:
+        run = self._current(lease)
+        if run is not None:
+            self._index.end(run, self._now)
+        return run
+
+    def _step_reached(self, event: m.StepReached) -> None:
+        run = self._current(event.lease)
+        if run is not None and event.step > run.job.step:
+            run.job.reach(event.step)
+            run.since = self._now
+
+    def _phase_finished(self, event: m.PhaseFinished) -> None:
+        run = self._end(event.lease)
+        if run is None:
+            return
+        job = run.job
+        if job.last_phase:
+            self._settle(job, Outcome.FINISHED)
+        elif run.cancelling:
+            self._settle(job, Outcome.CANCELLED)
+        else:
+            job.next_phase()
+            job.entry = event.state_bytes
+            self._park(job, Standing.WAITING, event.state_bytes)
+
+    def _paused(self, event: m.Paused) -> None:
+        run = self._end(event.lease)
+        if run is None:
+            return
+        if run.cancelling:
+            self._settle(run.job, Outcome.CANCELLED)
+        else:
+            run.job.reach(event.step)
+            self._park(run.job, Standing.PAUSED, event.state_bytes)
+
+    def _run_cancelled(self, event: m.RunCancelled) -> None:
+        run = self._end(event.lease)
+        if run is not None:
+            self._settle(run.job, Outcome.CANCELLED)
+
+    def _run_failed(self, event: m.RunFailed) -> None:
+        run = self._end(event.lease)
+        if run is None:
+            return
+        job = run.job
+        if run.cancelling:
+            self._settle(job, Outcome.CANCELLED)
+        elif event.fault is Fault.OUT_OF_MEMORY and not job.alone:
+            job.alone = True
+            job.step = run.first_step
+            self._park(job, Standing.PAUSED if run.resumed else Standing.WAITING, job.carried)
+        else:
+            self._settle(job, Outcome.FAILED, event.fault, event.detail)
+
+    def _park(self, job: Job, standing: Standing, state_bytes: int) -> None:
+        """A run has ended, its job goes on later: its state stays on the device meanwhile."""
+        index = self._index
+        index.carry(job, state_bytes)
+        job.move(standing)
+        index.park(job)
+        if not self._settle_if_doomed(job) and not self._draining and not index.safe():
+            others = sum(j.carried for j in index.begun.values() if j is not job)
+            self._settle(
+                job,
+                Outcome.FAILED,
+                Fault.OUT_OF_MEMORY,
+                f"it carries {state_bytes} bytes of state into phase {job.current.name}; with "
+                f"{others} of other jobs' state, {self._budget.device_bytes} bytes of device "
+                "are too few for every job to go on",
+            )

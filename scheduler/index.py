@@ -1,0 +1,247 @@
+"""All state of the scheduler but the choice at hand, with the sums that keep decisions cheap.
+
+The core changes it through the methods below, each of which leaves it consistent; policies see it
+as ``View``. Waiting jobs are grouped by what they still need and by weight: within a group set-up
+costs are equal, so a policy looks at the heads of a few groups and not at a thousand jobs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from scheduler.job import Claim, Job, Run, Standing, safe
+from scheduler.ledger import Account, Ledger
+from scheduler.residency import Residency
+from scheduler.types import Budget, Component, Links, Tier
+from scheduler.view import JobView
+
+_Entry = tuple[float, float, str, Job]
+
+
+class Group:
+    """Waiting jobs with the same needs and weight, in order of rank, arrival and id."""
+
+    __slots__ = ("entries", "needs", "weight")
+
+    def __init__(self, needs: tuple[str, ...], weight: float) -> None:
+        self.needs = needs
+        self.weight = weight
+        self.entries: list[_Entry] = []
+
+    def jobs(self) -> Iterator[Job]:
+        return (entry[3] for entry in self.entries)
+
+
+class Index:
+    def __init__(
+        self,
+        components: Sequence[Component],
+        budget: Budget,
+        links: Links,
+        rank: Callable[[JobView], float],
+    ) -> None:
+        self.ledger = Ledger(budget)
+        self.residencies: dict[str, Residency] = {}
+        for component in components:
+            if component.name in self.residencies:
+                raise ValueError(f"component {component.name} is named twice")
+            self.residencies[component.name] = Residency(component)
+        self.sizes: Mapping[str, int] = {c.name: c.weight_bytes for c in components}
+        self.jobs: dict[str, Job] = {}
+        self.runs: dict[int, Run] = {}
+        self.begun: dict[str, Job] = {}
+        self._rank = rank
+        self._links = links
+        self._groups: dict[tuple[tuple[str, ...], float], Group] = {}
+        self._arrivals: list[tuple[float, str]] = []
+        self._waiters = dict.fromkeys(self.sizes, 0)
+        self._setup = {name: self._setup_of(r) for name, r in self.residencies.items()}
+        self._claimed = Claim(0, 0)
+
+    # Jobs -----------------------------------------------------------------------------------------
+
+    def park(self, job: Job) -> None:
+        """Enter a job among those that wait: one that arrived, or whose run has ended."""
+        self.jobs[job.id] = job
+        job.rank = self._rank(job)
+        job.claimed = job.claim()
+        key = (job.needs, job.weight)
+        if key not in self._groups:
+            self._groups[key] = Group(*key)
+        insort(self._groups[key].entries, _entry(job))
+        insort(self._arrivals, (job.demand.arrival, job.id))
+        for name in job.needs:
+            self._waiters[name] += 1
+        if job.begun:
+            self._sum_claims()
+
+    def _unpark(self, job: Job) -> None:
+        key = (job.needs, job.weight)
+        group = self._groups[key]
+        del group.entries[bisect_left(group.entries, _entry(job))]
+        if not group.entries:
+            del self._groups[key]
+        del self._arrivals[bisect_left(self._arrivals, (job.demand.arrival, job.id))]
+        for name in job.needs:
+            self._waiters[name] -= 1
+
+    def begin(self, run: Run, working_bytes: int, now: float) -> None:
+        """A waiting job runs from now on: its working bytes are taken."""
+        job = run.job
+        self._unpark(job)
+        job.move(Standing.RUNNING)
+        self.runs[run.lease.id] = run
+        if not job.begun:
+            job.begun = True
+            self.begun[job.id] = job
+            self.ledger.device.reserve(_state(job), 0)
+            self._sum_claims()
+        self.ledger.device.reserve(_run(run), working_bytes)
+        self._touch(job, now)
+
+    def end(self, run: Run, now: float) -> None:
+        """A run has ended: its working bytes are free, its job is between park and remove."""
+        del self.runs[run.lease.id]
+        self.ledger.device.release(_run(run))
+        self._touch(run.job, now)
+
+    def carry(self, job: Job, size: int) -> None:
+        """A begun job's state has this size now. What finds no room is owed, see ``repay``."""
+        self.ledger.device.release(_state(job))
+        held = min(size, self.ledger.device.free)
+        self.ledger.device.reserve(_state(job), held)
+        job.carried, job.owed = size, size - held
+
+    def repay(self) -> None:
+        """Enter the state bytes that found no room when they were reported, as far as they fit."""
+        for job in self.begun.values():
+            if job.owed:
+                size = min(job.owed, self.ledger.device.free)
+                self.ledger.device.grow(_state(job), size)
+                job.owed -= size
+
+    @property
+    def owed_bytes(self) -> int:
+        return sum(job.owed for job in self.begun.values())
+
+    def remove(self, job: Job) -> None:
+        """The job is settled, or will be at once: nothing of it is left."""
+        if job.standing is not Standing.RUNNING:
+            self._unpark(job)
+        job.move(Standing.SETTLED)
+        del self.jobs[job.id]
+        if job.begun:
+            self.ledger.device.release(_state(job))
+            del self.begun[job.id]
+            self._sum_claims()
+
+    def run_of(self, job: Job) -> Run | None:
+        return next((run for run in self.runs.values() if run.job is job), None)
+
+    def _touch(self, job: Job, now: float) -> None:
+        for name in job.components[job.phase]:
+            self.residencies[name].last_used = now
+
+    def _sum_claims(self) -> None:
+        held, spread = 0, 0
+        for job in self.begun.values():
+            held += job.claimed.held
+            spread = max(spread, job.claimed.peak - job.claimed.held)
+        self._claimed = Claim(held, held + spread)
+
+    # Components -----------------------------------------------------------------------------------
+
+    def move(self, residency: Residency, tier: Tier, owner: str = "") -> None:
+        """Move a component and its bytes with it."""
+        account: Account = ("weights", residency.name)
+        device, host = residency.on_device, residency.master
+        residency.move(tier, owner)
+        for pool, before, after in (
+            (self.ledger.device, device, residency.on_device),
+            (self.ledger.host, host, residency.master),
+        ):
+            if after and not before:
+                pool.reserve(account, residency.size)
+            elif before and not after:
+                pool.release(account)
+        self._setup[residency.name] = self._setup_of(residency)
+
+    def waiters(self, component: str) -> int:
+        """How many waiting jobs need it in a phase they have left."""
+        return self._waiters[component]
+
+    def load_seconds(self, residency: Residency) -> float:
+        return self._links.load_seconds(residency.size)
+
+    def reload_seconds(self, residency: Residency) -> float:
+        """From disk to the device."""
+        return self._links.stage_seconds(residency.size) + self.load_seconds(residency)
+
+    def _setup_of(self, residency: Residency) -> float:
+        if residency.tier in (Tier.LOADING, Tier.RESIDENT):
+            return 0.0
+        if residency.master and residency.tier is not Tier.UNSTAGING:
+            return self.load_seconds(residency)
+        return self.reload_seconds(residency)
+
+    # What policies see ----------------------------------------------------------------------------
+
+    @property
+    def running(self) -> Sequence[Job]:
+        return tuple(run.job for run in self.runs.values())
+
+    @property
+    def device_free(self) -> int:
+        return self.ledger.device.free
+
+    def waiting(self) -> Iterator[Job]:
+        return (self.jobs[job] for _, job in self._arrivals)
+
+    def groups(self) -> Iterator[Group]:
+        return iter(self._groups.values())
+
+    def resident(self, component: str) -> bool:
+        return self.residencies[component].tier in (Tier.LOADING, Tier.RESIDENT)
+
+    def setup_seconds(self, needs: Sequence[str]) -> float:
+        return sum(self._setup[name] for name in needs)
+
+    def blocked(self, needs: Sequence[str]) -> bool:
+        return any(self.residencies[name].failure is not None for name in needs)
+
+    def admits(self, job: JobView) -> bool:
+        mine = self.jobs[job.id]
+        budget = self.ledger.device.budget
+        if self.runs:
+            others = [
+                j.claim(pausing=True) if j.standing is Standing.RUNNING else j.claimed
+                for j in self.begun.values()
+            ]
+            return safe(others if mine.begun else [*others, mine.claimed], budget)
+        if mine.begun or not self.begun:
+            return True
+        claim, claimed = mine.claimed, self._claimed
+        spread = max(claimed.peak - claimed.held, claim.peak - claim.held)
+        return claimed.held + claim.held + spread <= budget
+
+    def safe(self) -> bool:
+        """Whether every begun job can still run its next phase, with all others' state in place."""
+        if len(self.begun) > 1:
+            return self._claimed.peak <= self.ledger.device.budget
+        return all(
+            job.carried + job.run_bytes[job.phase] <= self.ledger.device.budget
+            for job in self.begun.values()
+        )
+
+
+def _entry(job: Job) -> _Entry:
+    return (job.rank, job.demand.arrival, job.id, job)
+
+
+def _state(job: Job) -> Account:
+    return ("state", job.id)
+
+
+def _run(run: Run) -> Account:
+    return ("run", str(run.lease.id))

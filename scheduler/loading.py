@@ -1,0 +1,99 @@
+"""Component commands on their way: issued, ended, tried again, given up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler import messages as m
+from scheduler.index import Index
+from scheduler.residency import Failure, Residency
+from scheduler.strategy import Move
+from scheduler.types import Fault, SchedulerSettings, Tier
+
+ComponentEvent = (
+    m.StageSucceeded | m.StageFailed | m.LoadSucceeded | m.LoadFailed | m.Evicted | m.Unstaged
+)
+
+_ISSUED: dict[type[Move], Tier] = {
+    m.Stage: Tier.STAGING,
+    m.Load: Tier.LOADING,
+    m.Evict: Tier.EVICTING,
+    m.Unstage: Tier.UNSTAGING,
+}
+_ENDED: dict[type[ComponentEvent], tuple[Tier, Tier]] = {
+    m.StageSucceeded: (Tier.STAGING, Tier.STAGED),
+    m.StageFailed: (Tier.STAGING, Tier.ABSENT),
+    m.LoadSucceeded: (Tier.LOADING, Tier.RESIDENT),
+    m.LoadFailed: (Tier.LOADING, Tier.STAGED),
+    m.Evicted: (Tier.EVICTING, Tier.STAGED),
+    m.Unstaged: (Tier.UNSTAGING, Tier.ABSENT),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command has ended; ``fault`` if it failed, ``given_up`` if it was the last attempt."""
+
+    residency: Residency
+    fault: Fault | None = None
+    given_up: bool = False
+
+
+class Loading:
+    def __init__(self, index: Index, settings: SchedulerSettings) -> None:
+        self._index = index
+        self._settings = settings
+
+    @property
+    def in_flight(self) -> bool:
+        return any(r.in_flight for r in self._index.residencies.values())
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the next failed component may be tried again."""
+        failures = (r.failure for r in self._index.residencies.values())
+        return min((f.until for f in failures if f is not None), default=None)
+
+    def issue(self, move: Move, owner: str) -> None:
+        residency = self._index.residencies[move.component]
+        self._index.move(residency, _ISSUED[type(move)], owner)
+
+    def end(self, event: ComponentEvent, now: float) -> Ended | None:
+        """Take a terminal event in. ``None`` if no such command is in flight."""
+        residency = self._index.residencies.get(event.component)
+        expected, tier = _ENDED[type(event)]
+        if residency is None or residency.tier is not expected:
+            return None
+        if isinstance(event, m.StageFailed | m.LoadFailed):
+            return self._failed(residency, event, now)
+        if isinstance(event, m.Unstaged) and residency.failure is not None:
+            tier = Tier.FAILED
+        if isinstance(event, m.StageSucceeded | m.LoadSucceeded):
+            residency.failures = 0
+            residency.last_used = now
+        self._index.move(residency, tier)
+        return Ended(residency)
+
+    def _failed(
+        self, residency: Residency, event: m.StageFailed | m.LoadFailed, now: float
+    ) -> Ended:
+        _, again = _ENDED[type(event)]
+        permanent = isinstance(event, m.StageFailed) and event.permanent
+        residency.failures += 1
+        given_up = permanent or residency.failures >= self._settings.load_attempts_max
+        if given_up:
+            until = now + self._settings.load_retry_seconds
+            residency.failure = Failure(event.detail, permanent, until)
+        self._index.move(residency, Tier.FAILED if given_up else again)
+        fault = event.fault if isinstance(event, m.LoadFailed) else Fault.LOAD
+        return Ended(residency, fault, given_up)
+
+    def forget_failures(self, now: float) -> None:
+        """Components whose failure's time is over may be tried again, as often as at first."""
+        for residency in self._index.residencies.values():
+            if residency.failure is not None and residency.failure.until <= now:
+                residency.failure = None
+                residency.failures = 0
+                if residency.tier is Tier.FAILED:
+                    tier = Tier.STAGED if residency.master else Tier.ABSENT
+                    self._index.move(residency, tier)

@@ -1,0 +1,83 @@
+"""What a policy sees, and all it sees: reading it changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from scheduler.types import Demand
+
+
+class JobView(Protocol):
+    """A job that is present. ``needs`` are the components of its remaining phases, in the order of
+    first use; ``remaining_seconds`` leaves out set-ups; ``carried`` are its state's bytes on the
+    device; ``begun`` says that its first phase was started; ``rank`` is what the policy's ``rank``
+    returned when the job began to wait."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def demand(self) -> Demand: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def phase(self) -> int: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def carried(self) -> int: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def remaining_seconds(self) -> float: ...
+    @property
+    def rank(self) -> float: ...
+
+
+class GroupView(Protocol):
+    """Waiting jobs that need the same components and weigh the same, so that within the group the
+    policy's rank alone decides."""
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def weight(self) -> float: ...
+    def jobs(self) -> Iterator[JobView]:
+        """By rank, then arrival, then id."""
+
+
+class View(Protocol):
+    """The core's index. Everything here is kept up to date incrementally, or is cheap."""
+
+    @property
+    def jobs(self) -> Mapping[str, JobView]:
+        """All that are present, in order of arrival at the scheduler."""
+
+    @property
+    def running(self) -> Sequence[JobView]:
+        """The jobs whose leases live."""
+
+    @property
+    def device_free(self) -> int:
+        """Bytes of the device that the ledger has not given out."""
+
+    def waiting(self) -> Iterator[JobView]:
+        """All that do not run, by ``demand.arrival``, then id."""
+
+    def groups(self) -> Iterator[GroupView]:
+        """The waiting jobs in groups; no group is empty."""
+
+    def resident(self, component: str) -> bool:
+        """It is on the device, or on its way there."""
+
+    def setup_seconds(self, needs: Sequence[str]) -> float:
+        """Seconds to stage and load what of these is not on the device, as things are."""
+
+    def blocked(self, needs: Sequence[str]) -> bool:
+        """One of these has failed and may not be tried again yet."""
+
+    def admits(self, job: JobView) -> bool:
+        """Its state, and that of whoever would have to be paused for it, is sure to find room. Only
+        such a job may be chosen."""
