@@ -72,7 +72,9 @@ class Component:
                 raise RuntimeError("torch.nn.Linear was left on meta by a library's loader")
         path = self._source.files[0]
         check_values(path, module)
-        module.eval().requires_grad_(False)
+        # requires_grad stays as the library leaves it: matmul folds its batch by it, so it shows in
+        # the last bits even without autograd.
+        module.eval()
         arena = Arena(module, self._device)
         if arena.nbytes != self.weight_bytes:
             arena.close()
