@@ -47,7 +47,8 @@ def prompt_fields(text: str) -> dict[str, str | int]:
 
 def guard(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A structlog processor: the event with plain, bounded values that may be shown."""
-    return dict(_fields(event, 0))
+    first = {key: event[key] for key in ("event", "level", "job") if key in event}
+    return dict(_fields({**first, **event}, 0))
 
 
 def _fields(fields: Mapping[Any, Any], depth: int) -> Iterator[tuple[str, Any]]:

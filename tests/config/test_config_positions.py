@@ -128,7 +128,7 @@ def documents(draw: Any) -> tuple[str, dict[KeyPath, int]]:
     return writer.text, writer.lines
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(documents())
 def test_every_key_has_the_line_on_which_it_was_written(doc: tuple[str, dict[Any, int]]) -> None:
     text, lines = doc
@@ -137,7 +137,7 @@ def test_every_key_has_the_line_on_which_it_was_written(doc: tuple[str, dict[Any
     assert positions(text.replace("\n", "\r\n")) == lines
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(0, len(CONFIG)), st.integers(0, 400), st.text("[]{}\"'=.,#\n a1", max_size=8))
 def test_whatever_tomllib_accepts_has_the_same_keys(at: int, cut: int, put: str) -> None:
     text = CONFIG[:at] + put + CONFIG[at + cut :]
