@@ -1,0 +1,179 @@
+"""Text generation, one token a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2ForCausalLM
+
+from pipelines import cancel
+from pipelines.base import (
+    CancelToken,
+    Output,
+    PhasePlan,
+    TextDelta,
+    TextOutput,
+    UnsupportedRequest,
+)
+from pipelines.component import Component
+from pipelines.device import Device
+from pipelines.qwen.decode import next_logits
+from pipelines.qwen.folder import load_config, load_tokenizer, resolve_snapshot, stop_ids
+from pipelines.qwen.memory import TextShape
+from pipelines.qwen.prompt import ChatEncoder
+from pipelines.qwen.sampling import GREEDY_BELOW, choose, first_generator_state
+from pipelines.qwen.text import Detokenizer
+from pipelines.registry import ModelConfig
+from pipelines.request import Request, TextRequest
+from pipelines.sources import FolderSource
+from pipelines.state import State
+
+PHASE = "generate"
+_SEED_MAX = 2**63 - 1
+
+
+def open_qwen(config: ModelConfig, device: Device, working_bytes_factor: float) -> QwenPipeline:
+    """Read the configuration, the tokenizer and the weights' headers. Raises ``CheckpointError``.
+
+    ``config.path`` is a model's folder or its hub cache (``models--<owner>--<name>``).
+    """
+    return QwenPipeline(config, device, working_bytes_factor)
+
+
+class QwenPipeline:
+    """Base or instruct: the checkpoint decides. One component, ``<name>.model``.
+
+    One phase, ``generate``. Its first step reads the whole prompt and chooses the first token,
+    every further step adds one token; so a text takes at most ``max_tokens`` steps, and fewer
+    where it ends by itself. The state's ``values``: ``tokens`` (ids of prompt and text),
+    ``prompt_tokens`` (how many of them are the prompt), ``text`` (given out so far) and ``held``
+    (hexadecimal bytes of an unfinished character). Its tensors: ``kv.<layer>.k|v`` and, where the
+    text is sampled, ``rng.0``.
+    """
+
+    def __init__(self, config: ModelConfig, device: Device, working_bytes_factor: float) -> None:
+        folder = resolve_snapshot(Path(config.path))
+        dtype = getattr(torch, config.dtype)
+        self._name = config.name
+        self._factor = working_bytes_factor
+        model_config = load_config(folder)
+        tokenizer = load_tokenizer(folder, model_config.vocab_size)
+        source = FolderSource(folder, Qwen2ForCausalLM, dtype)
+        self._model = Component(f"{config.name}.model", source, device)
+        self._positions: int = model_config.max_position_embeddings
+        self._shape = TextShape.of(model_config, dtype, device.torch)
+        self._chat = ChatEncoder(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stop_ids = stop_ids(folder, model_config, tokenizer)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def components(self) -> Mapping[str, Component]:
+        return {self._model.name: self._model}
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a text; none of them is part of it."""
+        return self._stop_ids
+
+    def plan(self, request: Request) -> tuple[PhasePlan, ...]:
+        """One phase; ``steps`` and ``working_bytes`` are bounds, for a text that never ends."""
+        text, prompt = self._read(request)
+        working = self._shape.working_bytes(len(prompt), text.max_tokens)
+        return (
+            PhasePlan(
+                PHASE, (self._model.name,), math.ceil(working * self._factor), text.max_tokens
+            ),
+        )
+
+    def warnings(self, request: Request) -> tuple[str, ...]:
+        """Nothing is ever cut: what does not fit is refused by ``plan``."""
+        if isinstance(request, TextRequest) and 0 < request.temperature < GREEDY_BELOW:
+            return (
+                f"temperature {request.temperature} is below {GREEDY_BELOW}: the most likely token"
+                " is always taken, as with 0",
+            )
+        return ()
+
+    def begin(self, request: Request) -> State:
+        text, prompt = self._read(request)
+        state = State(text, PHASE)
+        state.values = {"tokens": prompt, "prompt_tokens": len(prompt), "text": "", "held": ""}
+        generator_state = first_generator_state(text)
+        if generator_state is not None:
+            state.tensors["rng.0"] = generator_state
+        return state
+
+    def step(self, state: State, token: CancelToken) -> tuple[Output, ...]:
+        """See the Protocol; yields a ``TextDelta`` where whole characters came out, and at the end
+        a ``TextOutput`` whose text is all deltas together and whose ``tokens`` counts the one that
+        ended it."""
+        request = state.request
+        if state.phase != PHASE or not isinstance(request, TextRequest):
+            raise ValueError(f"no step of {self._name} is left in phase {state.phase!r}")
+        tokens: list[int] = state.values["tokens"]
+        with torch.no_grad(), cancel.active(token):
+            new = tokens[-1:] if state.step else tokens
+            logits = next_logits(self._model.module, state, new)
+            chosen, generator_state = choose(request, logits, state.tensors.get("rng.0"))
+        if generator_state is not None:
+            state.tensors["rng.0"] = generator_state
+        tokens.append(chosen)
+        state.step += 1
+        return self._emit(state, request, chosen)
+
+    def _emit(self, state: State, request: TextRequest, chosen: int) -> tuple[Output, ...]:
+        values = state.values
+        stopped = chosen in self._stop_ids
+        ended = stopped or state.step == request.max_tokens
+        text, held = "", bytes.fromhex(values["held"])
+        if not stopped:
+            text, held = self._detokenizer.push(held, chosen)
+        if ended:
+            text, held = text + self._detokenizer.flush(held), b""
+        values["text"] += text
+        values["held"] = held.hex()
+        outputs: list[Output] = [TextDelta(text)] if text else []
+        if ended:
+            reason = "stop" if stopped else "length"
+            outputs.append(TextOutput(values["text"], values["prompt_tokens"], state.step, reason))
+            state.phase, state.step = "done", 0
+            state.tensors.clear()
+        return tuple(outputs)
+
+    def _read(self, request: Request) -> tuple[TextRequest, list[int]]:
+        """The request as a text's, checked, and its prompt's ids. Raises ``UnsupportedRequest``."""
+        if not isinstance(request, TextRequest):
+            raise UnsupportedRequest(
+                "type", f"{self._name} makes text; it cannot run a {type(request).__name__}"
+            )
+        _check_numbers(request)
+        prompt = self._chat.encode(request.messages)
+        room = self._positions - len(prompt)
+        if request.max_tokens > room:
+            raise UnsupportedRequest(
+                "messages",
+                f"the messages take {len(prompt)} tokens and max_tokens is {request.max_tokens}:"
+                f" together {len(prompt) + request.max_tokens}, where {self._name} holds"
+                f" {self._positions}",
+            )
+        return request, prompt
+
+
+def _check_numbers(request: TextRequest) -> None:
+    checks: tuple[tuple[str, Any, bool, str], ...] = (
+        ("max_tokens", request.max_tokens, request.max_tokens >= 1, "1 or more"),
+        ("temperature", request.temperature, 0 <= request.temperature < math.inf, "0 or more"),
+        ("top_p", request.top_p, 0 < request.top_p <= 1, "more than 0, at most 1"),
+        ("seed", request.seed, 0 <= request.seed <= _SEED_MAX, f"0 to {_SEED_MAX}"),
+    )
+    for field, value, good, allowed in checks:
+        if not good:
+            raise UnsupportedRequest(field, f"{field} is {value}; allowed: {allowed}")
