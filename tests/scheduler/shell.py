@@ -1,0 +1,255 @@
+"""A shell for tests: carries out commands in virtual time, by hand or at random, keeps books of its
+own, and holds the scheduler to its promises after every event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from scheduler import Policy, Scheduler, SchedulerSettings
+from scheduler import messages as m
+from scheduler.types import Budget, Component, Demand, Fault, Lease, Links, Outcome, Phase
+from tests.scheduler.books import Books
+
+DEFAULTS = SchedulerSettings(
+    ageing_seconds=30.0,
+    wait_seconds_max=600.0,
+    waiting_jobs_max=64,
+    load_attempts_max=3,
+    load_retry_seconds=5.0,
+    class_weights={"fast": 2.0, "normal": 1.0},
+)
+LINKS = Links(disk_to_host=10.0, host_to_device=100.0, fixed_seconds=0.01)
+
+
+def phase(
+    *components: str,
+    work: int = 1,
+    seconds: float = 1.0,
+    steps: int = 1,
+    name: str = "denoise",
+    state_max: int | None = None,
+) -> Phase:
+    return Phase(name, components, work, seconds, steps, state_max)
+
+
+def demand(job: str, *phases: Phase, arrival: float = 0.0, job_class: str = "normal") -> Demand:
+    return Demand(job, phases, job_class, "user", arrival)
+
+
+def brief(command: m.Command) -> str:
+    """``Stage a``, ``Start x:0``, ``Settle x finished``."""
+    name = type(command).__name__
+    if isinstance(command, m.Stage | m.Load | m.Evict | m.Unstage):
+        return f"{name} {command.component}"
+    if isinstance(command, m.Settle):
+        return f"{name} {command.job} {command.outcome.value}"
+    return f"{name} {command.lease.job}:{command.lease.phase}"
+
+
+class Shell:
+    """``flying`` are the commands that await their terminal event, in the order of issue.
+
+    ``honest``: no job carries more than was estimated, so that the books must keep the budget.
+    ``busy``: while nothing flies, every job must wait for a failed component.
+    """
+
+    def __init__(
+        self,
+        components: Mapping[str, int],
+        *,
+        device: int,
+        host: int = 1000,
+        settings: SchedulerSettings = DEFAULTS,
+        policy: Policy | None = None,
+        honest: bool = True,
+        busy: bool = True,
+    ) -> None:
+        parts = [Component(name, size) for name, size in components.items()]
+        budget = Budget(device, host)
+        self.scheduler = Scheduler(parts, budget, LINKS, settings, policy)
+        self.books = Books(components, budget)
+        self.honest = honest
+        self.busy = busy
+        self.now = 0.0
+        self.draining = False
+        self.log: list[tuple[m.Event, float, list[m.Command]]] = []
+        self.flying: list[m.Command] = []
+        self.started_at: dict[str, float] = {}
+
+    # Feeding --------------------------------------------------------------------------------------
+
+    def feed(self, event: m.Event, now: float | None = None) -> list[str]:
+        if now is not None:
+            self.now = now
+        commands = self.scheduler.handle(event, self.now)
+        self.log.append((event, self.now, commands))
+        for command in commands:
+            self.books.issued(command)
+            if not isinstance(command, m.Pause | m.Cancel | m.Settle):
+                self.flying.append(command)
+                assert not self.draining, f"{command} in a drain"
+            if isinstance(command, m.Start):
+                self.started_at.setdefault(command.lease.job, self.now)
+        self.scheduler.check()
+        self._check()
+        return [brief(command) for command in commands]
+
+    def arrive(self, job: str, *phases: Phase, job_class: str = "normal") -> list[str]:
+        wanted = demand(job, *phases, arrival=self.now, job_class=job_class)
+        self.books.arrived(wanted)
+        return self.feed(m.JobArrived(wanted))
+
+    def cancel(self, job: str) -> list[str]:
+        return self.feed(m.CancelRequested(job))
+
+    def drain(self, *, pause: bool) -> list[str]:
+        self.draining = True
+        return self.feed(m.DrainRequested(pause))
+
+    def wake(self) -> list[str]:
+        """Send the ``TimeReached`` that is due."""
+        deadline = self.scheduler.deadline()
+        assert deadline is not None
+        return self.feed(m.TimeReached(), max(self.now, deadline))
+
+    def end(self, command: m.Command, event: m.Event) -> list[str]:
+        """Send a flying command's terminal event."""
+        self.flying.remove(command)
+        self.books.ended(command, event)
+        return self.feed(event)
+
+    # By hand --------------------------------------------------------------------------------------
+
+    def flight(self, text: str) -> m.Command:
+        found = [command for command in self.flying if brief(command) == text]
+        assert len(found) == 1, (text, [brief(c) for c in self.flying])
+        return found[0]
+
+    def ok(self, *texts: str) -> list[str]:
+        """Succeed with these flying commands in turn; returns what the last one brought."""
+        said: list[str] = []
+        for text in texts:
+            command = self.flight(text)
+            said = self.end(command, success(command))
+        return said
+
+    def set_up(self) -> list[str]:
+        """Succeed with every component command until none flies; returns all that was said."""
+        said: list[str] = []
+        while waiting := [c for c in self.flying if not isinstance(c, m.Start | m.Resume)]:
+            said += self.end(waiting[0], success(waiting[0]))
+        return said
+
+    def warm(self, *components: str) -> None:
+        """Bring components onto the device by running a job on each."""
+        for name in components:
+            self.arrive(f"warm-{name}", phase(name, work=0))
+            self.set_up()
+            self.finish()
+
+    @property
+    def lease(self) -> Lease:
+        (lease,) = self.books.runs.values()
+        return lease
+
+    def running(self) -> str:
+        return self.lease.job if self.books.runs else "-"
+
+    def finish(self, state: int = 0) -> list[str]:
+        return self.end(self._run(), m.PhaseFinished(self.lease, state))
+
+    def pause(self, step: int, state: int = 0) -> list[str]:
+        return self.end(self._run(), m.Paused(self.lease, step, state))
+
+    def fail(self, fault: Fault, detail: str = "why") -> list[str]:
+        return self.end(self._run(), m.RunFailed(self.lease, fault, detail))
+
+    def step(self, step: int) -> list[str]:
+        return self.feed(m.StepReached(self.lease, step))
+
+    def _run(self) -> m.Command:
+        (run,) = (c for c in self.flying if isinstance(c, m.Start | m.Resume))
+        return run
+
+    def play_out(self, patience: int = 5_000) -> list[str]:
+        """Succeed with everything until nothing is left to do; returns the jobs in the order in
+        which their phases ran."""
+        ran: list[str] = []
+        for _ in range(patience):
+            if self.flying:
+                command = self.flying[0]
+                if isinstance(command, m.Start | m.Resume):
+                    ran.append(command.lease.job)
+                self.end(command, success(command))
+            elif self.scheduler.deadline() is not None:
+                self.wake()
+            else:
+                return ran
+        raise AssertionError(f"no end in sight: {self.scheduler!r}")
+
+    def ending(self, command: m.Command, pick: Callable[[int], int]) -> m.Event:
+        """One of the terminal events that a command may have; ``pick(n)`` draws from 0..n-1."""
+        match command:
+            case m.Stage(name):
+                failures = [m.StageFailed(name, "read", False), m.StageFailed(name, "gone", True)]
+                return [success(command), success(command), *failures][pick(4)]
+            case m.Load(name):
+                faults = (Fault.LOAD, Fault.OUT_OF_MEMORY)
+                failures = [m.LoadFailed(name, "torn", fault) for fault in faults]
+                return [success(command), success(command), *failures][pick(4)]
+            case m.Start(lease) | m.Resume(lease):
+                state = pick(self.books.state_bound(lease) + 1)
+                step = pick(self.books.phase(lease).steps + 1)
+                return [
+                    m.PhaseFinished(lease, state),
+                    m.PhaseFinished(lease, state),
+                    m.Paused(lease, step, state),
+                    m.RunCancelled(lease),
+                    m.RunFailed(lease, Fault.RUN, "why"),
+                    m.RunFailed(lease, Fault.OUT_OF_MEMORY, "too much"),
+                ][pick(6)]
+        return success(command)
+
+    # Promises -------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        books = self.books
+        assert books.host_bytes() <= books.budget.host_bytes
+        assert books.device_bytes() <= books.budget.device_bytes or not self.honest
+        assert self.scheduler.drained == (self.draining and not self.flying)
+        if self.flying or self.draining or not self.busy:
+            return
+        failed = [
+            name
+            for name, component in self.scheduler.snapshot()["components"].items()
+            if component["error"] is not None
+        ]
+        assert not failed or self.scheduler.deadline() is not None
+        for job in books.unsettled():
+            assert any(name in failed for name in books.needs(job)), f"{job} waits for nothing"
+
+    def assert_settled(self) -> None:
+        """Every job has left, and the ledger holds weights alone."""
+        assert self.books.unsettled() == []
+        ledger = self.scheduler.snapshot()["ledger"]
+        for side, held in (("device", self.books.copies), ("host", self.books.masters)):
+            expected = sum(self.books.sizes[name] for name in held)
+            assert ledger[side]["reserved"] == ledger[side]["by"].get("weights", 0) == expected
+
+    def outcomes(self) -> dict[str, Outcome]:
+        return {job: settle.outcome for job, settle in self.books.settled.items()}
+
+
+def success(command: m.Command, state: int = 0) -> m.Event:
+    match command:
+        case m.Stage(name):
+            return m.StageSucceeded(name)
+        case m.Load(name):
+            return m.LoadSucceeded(name)
+        case m.Evict(name):
+            return m.Evicted(name)
+        case m.Unstage(name):
+            return m.Unstaged(name)
+        case m.Start(lease) | m.Resume(lease):
+            return m.PhaseFinished(lease, state)
+    raise AssertionError(command)

@@ -1,0 +1,310 @@
+"""The ladders: a stage, a load or a run that fails, and what the core does about it."""
+
+from dataclasses import replace
+
+import pytest
+
+from scheduler import messages as m
+from scheduler.types import Fault, Outcome
+from tests.scheduler.shell import DEFAULTS, Shell, phase
+
+SIZES = {"a": 40, "b": 40, "c": 20}
+
+
+def shell(**kwargs) -> Shell:
+    return Shell(SIZES, **{"device": 100, "host": 1000, **kwargs})
+
+
+def fail_stage(s: Shell, name: str, *, permanent: bool = False, detail: str = "why") -> list[str]:
+    return s.end(s.flight(f"Stage {name}"), m.StageFailed(name, detail, permanent))
+
+
+def fail_load(s: Shell, name: str, fault: Fault = Fault.LOAD) -> list[str]:
+    return s.end(s.flight(f"Load {name}"), m.LoadFailed(name, "torn", fault))
+
+
+def tier(s: Shell, name: str) -> str:
+    return s.scheduler.snapshot()["components"][name]["tier"]
+
+
+def test_a_stage_is_tried_again_at_once_and_then_fails_its_job() -> None:
+    s = shell()
+    s.arrive("x", phase("a"))
+    assert fail_stage(s, "a") == ["Stage a"]
+    assert fail_stage(s, "a") == ["Stage a"]
+    assert fail_stage(s, "a", detail="read error") == ["Settle x failed"]
+    assert s.books.settled["x"].fault is Fault.LOAD
+    assert s.books.settled["x"].detail == "a: read error"
+    assert tier(s, "a") == "failed"
+    assert s.scheduler.snapshot()["components"]["a"]["error"] == "read error"
+    s.assert_settled()
+
+
+def test_success_forgets_the_failures_before_it() -> None:
+    s = shell()
+    s.arrive("x", phase("a"))
+    fail_stage(s, "a")
+    fail_stage(s, "a")
+    assert s.ok("Stage a") == ["Load a"]
+    assert fail_load(s, "a") == ["Load a"]
+    assert fail_load(s, "a") == ["Load a"]
+    assert s.ok("Load a") == ["Start x:0"]
+    s.finish()
+    s.arrive("y", phase("b", "c", work=40))
+    s.set_up()
+    s.finish()
+    s.arrive("z", phase("a", work=60))
+    s.ok("Evict b", "Evict c")
+    assert fail_load(s, "a") == ["Load a"]
+    assert fail_load(s, "a") == ["Load a"]
+    assert fail_load(s, "a") == ["Settle z failed"]
+    s.assert_settled()
+
+
+def test_after_a_failure_the_component_rests_and_its_other_jobs_wait() -> None:
+    s = shell()
+    s.feed(m.TimeReached(), 100.0)
+    s.arrive("x", phase("a"))
+    s.arrive("y", phase("a"))
+    s.arrive("z", phase("c"))
+    fail_stage(s, "a")
+    fail_stage(s, "a")
+    assert s.scheduler.deadline() is None
+    assert fail_stage(s, "a") == ["Settle x failed", "Stage c"]
+    assert s.scheduler.deadline() == 105.0
+    s.set_up()
+    assert s.finish() == ["Settle z finished"]
+    assert s.feed(m.TimeReached(), 104.9) == []
+    assert s.wake() == ["Stage a"]
+    assert s.scheduler.deadline() is None
+    assert fail_stage(s, "a") == ["Stage a"]
+    assert s.set_up() == ["Load a", "Start y:0"]
+
+
+def test_a_permanent_failure_fails_every_job_that_will_need_it() -> None:
+    s = shell()
+    s.arrive("x", phase("a"))
+    s.arrive("later", phase("c"), phase("a"))
+    s.arrive("other", phase("c"))
+    said = fail_stage(s, "a", permanent=True, detail="no such file")
+    assert said == ["Settle x failed", "Settle later failed", "Stage c"]
+    assert s.books.settled["later"].detail == "a: no such file"
+    assert s.arrive("new", phase("b"), phase("a")) == ["Settle new failed"]
+    assert s.books.settled["new"].fault is Fault.LOAD
+    s.play_out()
+    assert s.arrive("again", phase("a")) == ["Stage a"]
+
+
+def test_a_running_job_meets_a_permanent_failure_at_its_phase_end() -> None:
+    """Nothing is loaded while a job runs today, so the failure comes from a cancelled target."""
+    s = shell()
+    s.warm("c")
+    s.arrive("gone", phase("a"))
+    s.arrive("x", phase("c"), phase("a"))
+    s.cancel("gone")
+    assert s.running() == "x"
+    assert fail_stage(s, "a", permanent=True) == []
+    assert s.finish(state=1) == ["Settle x failed"]
+    s.assert_settled()
+
+
+def test_nobodys_failure_fails_nobody() -> None:
+    s = shell(settings=replace(DEFAULTS, load_attempts_max=1))
+    s.warm("c")
+    s.arrive("gone", phase("a"))
+    s.cancel("gone")
+    s.arrive("x", phase("b"), phase("a"))
+    assert fail_stage(s, "a") == []
+    assert s.set_up() == ["Load b", "Start x:0"]
+    assert s.finish() == []
+    assert s.wake() == ["Evict c", "Stage a"]
+    s.play_out()
+    assert s.outcomes()["x"] is Outcome.FINISHED
+
+
+def test_a_failed_load_keeps_its_master() -> None:
+    s = shell(settings=replace(DEFAULTS, load_attempts_max=2))
+    s.arrive("x", phase("a"))
+    s.ok("Stage a")
+    assert fail_load(s, "a") == ["Load a"]
+    assert fail_load(s, "a") == ["Settle x failed"]
+    assert s.books.settled["x"].fault is Fault.LOAD
+    assert s.books.host_bytes() == 40
+    s.arrive("y", phase("a"))
+    assert s.wake() == ["Load a"]
+
+
+def test_the_master_of_a_failed_load_is_unstaged_for_room_and_stays_failed() -> None:
+    s = shell(host=40, settings=replace(DEFAULTS, load_attempts_max=1))
+    s.arrive("x", phase("a"))
+    s.ok("Stage a")
+    fail_load(s, "a")
+    assert s.arrive("y", phase("b")) == ["Unstage a"]
+    assert s.ok("Unstage a") == ["Stage b"]
+    assert tier(s, "a") == "failed"
+    s.arrive("z", phase("a"))
+    assert s.set_up() == ["Load b", "Start y:0"]
+    assert s.finish() == ["Settle y finished"]
+    assert s.wake() == ["Evict b"]
+    s.play_out()
+    assert s.outcomes()["z"] is Outcome.FINISHED
+
+
+def test_a_failure_whose_time_is_over_while_its_master_goes() -> None:
+    s = shell(host=40, settings=replace(DEFAULTS, load_attempts_max=1))
+    s.arrive("x", phase("a"))
+    s.ok("Stage a")
+    fail_load(s, "a")
+    s.arrive("y", phase("b"))
+    assert s.wake() == []
+    assert s.ok("Unstage a") == ["Stage b"]
+    assert tier(s, "a") == "absent"
+
+
+def test_a_load_out_of_memory_drives_out_all_else_first() -> None:
+    s = shell()
+    s.warm("b", "c")
+    s.arrive("x", phase("a", work=0))
+    assert fail_load_after_stage(s) == ["Evict b", "Evict c"]
+    assert s.ok("Evict b") == []
+    assert s.ok("Evict c") == ["Load a"]
+    assert s.ok("Load a") == ["Start x:0"]
+
+
+def fail_load_after_stage(s: Shell) -> list[str]:
+    s.ok("Stage a")
+    return fail_load(s, "a", Fault.OUT_OF_MEMORY)
+
+
+def test_a_load_out_of_memory_fails_its_job_after_the_last_attempt() -> None:
+    s = shell()
+    s.arrive("x", phase("a"))
+    s.arrive("y", phase("c"))
+    assert fail_load_after_stage(s) == ["Load a"]
+    assert fail_load(s, "a", Fault.OUT_OF_MEMORY) == ["Load a"]
+    assert fail_load(s, "a", Fault.OUT_OF_MEMORY) == ["Settle x failed", "Stage c"]
+    assert s.books.settled["x"].fault is Fault.OUT_OF_MEMORY
+    s.play_out()
+
+
+def test_a_run_out_of_memory_is_tried_once_more_with_the_device_to_itself() -> None:
+    s = shell()
+    s.warm("b", "c")
+    s.arrive("x", phase("c", work=10, steps=9), phase("c", work=10))
+    s.step(4)
+    assert s.fail(Fault.OUT_OF_MEMORY) == ["Evict b"]
+    assert s.ok("Evict b") == ["Start x:0"]
+    ledger = s.scheduler.snapshot()["ledger"]["device"]
+    assert ledger["by"] == {"run": 80, "state": 0, "weights": 20}
+    assert s.scheduler.snapshot()["running"][0]["step"] == 0
+    assert s.finish(state=1) == ["Start x:1"]
+    ledger = s.scheduler.snapshot()["ledger"]["device"]
+    assert ledger["by"] == {"run": 10, "state": 1, "weights": 20}
+    assert s.fail(Fault.OUT_OF_MEMORY) == ["Start x:1"]
+    assert s.fail(Fault.OUT_OF_MEMORY, "no luck") == ["Settle x failed"]
+    assert (s.books.settled["x"].fault, s.books.settled["x"].detail) == (
+        Fault.OUT_OF_MEMORY,
+        "no luck",
+    )
+    s.assert_settled()
+
+
+def test_alone_means_that_a_late_load_is_evicted_too() -> None:
+    s = shell()
+    s.warm("c")
+    s.arrive("gone", phase("a"))
+    s.ok("Stage a")
+    s.arrive("x", phase("c", work=1))
+    s.cancel("gone")
+    assert s.fail(Fault.OUT_OF_MEMORY) == []
+    assert s.ok("Load a") == ["Evict a"]
+    assert s.ok("Evict a") == ["Start x:0"]
+
+
+def test_a_run_that_fails_otherwise_fails_its_job() -> None:
+    s = shell()
+    s.arrive("x", phase("a"), phase("b"))
+    s.set_up()
+    assert s.fail(Fault.RUN, "index out of range") == ["Settle x failed"]
+    assert (s.books.settled["x"].fault, s.books.settled["x"].detail) == (
+        Fault.RUN,
+        "index out of range",
+    )
+    s.assert_settled()
+
+
+def test_another_job_may_go_before_the_second_try() -> None:
+    s = shell()
+    s.warm("a", "c")
+    s.arrive("x", phase("a", seconds=9.0))
+    s.arrive("y", phase("c", seconds=1.0))
+    assert s.fail(Fault.OUT_OF_MEMORY) == ["Start y:0"]
+    assert s.finish() == ["Settle y finished", "Evict c"]
+    assert s.ok("Evict c") == ["Start x:0"]
+
+
+def test_more_state_than_was_expected_is_owed_until_there_is_room() -> None:
+    s = shell(honest=False)
+    s.warm("a", "b")
+    s.arrive("x", phase("a", work=5), phase("a", work=5))
+    assert s.finish(state=30) == ["Evict b"]
+    snapshot = s.scheduler.snapshot()
+    assert snapshot["ledger"]["device"]["by"] == {"state": 20, "weights": 80}
+    assert snapshot["waiting"][0]["carried_bytes"] == 30
+    assert s.ok("Evict b") == ["Start x:1"]
+    assert s.scheduler.snapshot()["ledger"]["device"]["by"] == {
+        "run": 5,
+        "state": 30,
+        "weights": 40,
+    }
+    s.finish()
+    s.assert_settled()
+
+
+@pytest.mark.parametrize(("state", "fits"), [(60, True), (61, False)])
+def test_state_that_leaves_no_room_for_the_next_phase_fails_the_job(state: int, fits: bool) -> None:
+    s = shell(honest=False)
+    s.arrive("x", phase("a", work=1), phase("b", work=0))
+    s.set_up()
+    said = s.finish(state=state)
+    if fits:
+        assert "Stage b" in said
+        s.play_out()
+        assert s.outcomes()["x"] is Outcome.FINISHED
+    else:
+        assert said == ["Settle x failed"]
+        assert s.books.settled["x"].fault is Fault.OUT_OF_MEMORY
+        assert "carries 61 bytes of state into phase denoise" in s.books.settled["x"].detail
+    s.assert_settled()
+
+
+def begin_three(state: int, state_max: int | None) -> Shell:
+    """Each newcomer is shorter than what went before it has left, so each would go first."""
+    s = Shell({"a": 10, "b": 40}, device=110)
+    s.warm("a", "b")
+    for name, seconds in (("x", 99.0), ("y", 50.0), ("z", 20.0)):
+        first = phase("a", work=30, state_max=state_max)
+        s.arrive(name, first, phase("b", work=10, seconds=seconds))
+        if s.running() != name:
+            s.finish(state=state)
+            s.set_up()
+    return s
+
+
+def test_a_job_is_begun_only_if_all_begun_ones_can_still_end() -> None:
+    """Each may carry 30 bytes into a phase that takes 50 more: at 110 two can still pass one by
+    one, with a third none could."""
+    s = begin_three(state=30, state_max=None)
+    assert s.running() == "y"
+    assert s.lease.phase == 1
+    assert s.finish() == ["Settle y finished", "Load a"]
+    assert s.ok("Load a") == ["Start z:0"]
+    assert s.play_out() == ["z", "z", "x"]
+    s.assert_settled()
+
+
+def test_tighter_bounds_let_more_jobs_be_begun() -> None:
+    s = begin_three(state=2, state_max=2)
+    assert s.running() == "z"
+    assert s.lease.phase == 0
+    assert s.play_out() == ["z", "z", "y", "x"]
