@@ -142,7 +142,7 @@ class Fields:
         names = [
             cut(Found(group, key, value).field)
             for group in ("", *GROUPS)
-            for key, value in self._unused(group)
+            for key, value in sorted(self._unused(group), key=_by_key)
             if value is not None
             and key not in SILENT
             and not (group == "" and self._is_group(key))
@@ -164,3 +164,7 @@ class Fields:
             self.warn(f"{other.field} is ignored: {chosen.field} counts")
         else:
             self.ignore(other, f"{chosen.field}={shown(chosen.value)} counts")
+
+
+def _by_key(item: tuple[str, Any]) -> str:
+    return item[0]

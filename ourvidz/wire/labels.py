@@ -22,7 +22,7 @@ def warn_labels(fields: Fields, preset: Preset, *, one_frame: bool) -> None:
         fields.ignore(found, "the checkpoint's own scheduler is used")
     for found in fields.every("quality"):
         if not preset.legacy:
-            fields.ignore(found, "steps and guidance_scale are taken as given")
+            fields.ignore(found, "no setting follows from it")
     output = "image" if one_frame else preset.output
     if output in _KINDS:
         for name in ("format", "content_type"):

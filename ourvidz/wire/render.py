@@ -26,6 +26,7 @@ from ourvidz.jobs import (
 )
 
 _MILLISECONDS = 3
+_MICROSECONDS = 6
 
 
 def callback_completed(spec: JobSpec, result: JobResult) -> bytes:
@@ -126,7 +127,7 @@ def asset_metadata(
     if frames > 1:
         metadata["format"] = "mp4"
         metadata["fps"] = work.fps
-        metadata["duration_seconds"] = round(frames / work.fps, _MILLISECONDS)
+        metadata["duration_seconds"] = round(frames / work.fps, _MICROSECONDS)
     return metadata
 
 

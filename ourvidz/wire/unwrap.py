@@ -16,7 +16,10 @@ import orjson
 
 FORMS_MAX = 8
 _DIGEST_HEAD = 65_536
-_INT_DIGITS = 18
+# What the strict decoder keeps as integers; it reads others as floating-point numbers.
+_INTEGERS = range(-(2**63), 2**64)
+_INT_DIGITS = 20
+_SHOWN_DIGITS = 18
 # An object with one of these is the job itself, whatever its ``data`` may be.
 _JOB_KEYS = ("id", "job_id", "type", "job_type")
 SURROGATES = "payload: lone surrogates were replaced by U+FFFD"
@@ -107,15 +110,15 @@ def _decode(data: bytes | str, warnings: list[str]) -> Any:
     except orjson.JSONDecodeError as exc:
         problem = str(exc)
     try:
-        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as exc:
         raise PayloadError(f"not UTF-8, byte {exc.start}") from exc
-    return _decode_leniently(text, problem, warnings)
+    return _decode_leniently(text.removeprefix("\ufeff"), problem, warnings)
 
 
 def _decode_leniently(text: str, problem: str, warnings: list[str]) -> Any:
-    """Read what strict JSON refuses but producers write: NaN, numbers of any length, and the half
-    of a surrogate pair that is left where a script cut a text inside an emoji.
+    """Read what strict JSON refuses but producers write: NaN, numbers of any length, a byte order
+    mark, and the half of a surrogate pair that is left where a script cut a text inside an emoji.
 
     A number that has no finite value becomes its own text, so that the field it stands in is
     named and the job's id is still known.
@@ -135,9 +138,10 @@ def _decode_leniently(text: str, problem: str, warnings: list[str]) -> Any:
 
 
 def _parse_int(digits: str) -> int | float | str:
-    return int(digits) if len(digits) <= _INT_DIGITS else _parse_float(digits)
+    value = int(digits) if len(digits) <= _INT_DIGITS else None
+    return _parse_float(digits) if value is None or value not in _INTEGERS else value
 
 
 def _parse_float(digits: str) -> float | str:
     value = float(digits)
-    return value if math.isfinite(value) else digits[:_INT_DIGITS]
+    return value if math.isfinite(value) else digits[:_SHOWN_DIGITS]
