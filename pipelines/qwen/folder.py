@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, Qwen2Config
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -85,7 +86,20 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Any:
         )
     if not isinstance(tokenizer.chat_template, str):
         raise CheckpointError(folder, "its tokenizer has no chat template, or more than one")
+    _try_template(folder, tokenizer)
     return tokenizer
+
+
+def _try_template(folder: Path, tokenizer: Any) -> None:
+    # the first call also settles options inside the shared parser; later ones, which come from
+    # several threads, only read it
+    chat = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    try:
+        tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, sanitize_control_tokens=True
+        )
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise CheckpointError(folder, f"its chat template fails: {error}") from error
 
 
 def stop_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:

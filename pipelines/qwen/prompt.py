@@ -15,7 +15,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 class ChatEncoder:
-    """Encodes chats by the tokenizer's own template.
+    """Encodes chats by the tokenizer's own template; may be called from several threads.
 
     Text that spells a control token is encoded as the letters it is made of. That holds for every
     added token, also those that the tokenizer does not call special, such as ``<tool_call>``. The

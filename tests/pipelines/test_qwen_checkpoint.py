@@ -185,6 +185,17 @@ def test_a_tokenizer_without_a_chat_template(copy: Path, device: Device) -> None
     refuses(copy, device, "no chat template")
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [("{% if %}", "Expected an expression"), ("{{ raise_exception('no system') }}", "no system")],
+)
+def test_a_chat_template_that_fails(
+    copy: Path, device: Device, template: str, message: str
+) -> None:
+    (copy / "chat_template.jinja").write_text(template)
+    refuses(copy, device, f"its chat template fails: {message}")
+
+
 def test_truncated_weights(copy: Path, device: Device) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])

@@ -1,5 +1,6 @@
 """Text to token ids and back: no injected control tokens, no half characters."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ def test_a_template_that_refuses_is_the_messages_fault(tiny_root: Path) -> None:
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(UnsupportedRequest, match="roles must alternate"):
         ChatEncoder(tokenizer).encode([Message("user", "x")])
+
+
+def test_threads_may_encode_at_once(encoder: ChatEncoder, tokenizer: Any) -> None:
+    chats = [[Message("user", INJECTION * 20)], [Message("user", "a red tree " * 200)]]
+    expected = [encoder.encode(chat) for chat in chats]
+    assert expected[1] == templated(tokenizer, chats[1])
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(encoder.encode, chats * 20)) == expected * 20
 
 
 def pushed(detokenizer: Detokenizer, ids: list[int]) -> list[str]:
