@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
+import anyio
 import httpx
 
 from ourvidz.adapters.admission import AdmitAll
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
-from ourvidz.adapters.device import DeviceExecutor
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
 from ourvidz.adapters.notify_http import HttpNotifier, callback_client
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
@@ -48,7 +49,7 @@ async def open_service(
     ``DataDirError``.
     """
     clock = clock or SystemClock()
-    executor = executor or DeviceExecutor(settings.device, settings.models)
+    executor = executor or _device(settings)
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
         await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA)
@@ -59,6 +60,12 @@ async def open_service(
             client = await stack.enter_async_context(callback_client())
             notifier = _notifier(settings, client)
         yield _join(settings, database, executor, notifier, clock)
+
+
+def _device(settings: Settings) -> Executor:
+    from ourvidz.adapters.device import DeviceExecutor  # noqa: PLC0415 - seconds of imports
+
+    return DeviceExecutor(settings.device, settings.models)
 
 
 def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
@@ -172,3 +179,32 @@ def _join(
         room=room,
     )
     return service
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that runs, and the base URL of its API (empty where it is switched off)."""
+
+    service: Service
+    url: str
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Service and API together; leaving the block drains both. The API listens until the drain
+    is over, so that callers can still look at their jobs."""
+    from ourvidz.http import create_api, serve_api  # noqa: PLC0415 - seconds that a client saves
+
+    async with open_service(settings) as service, anyio.create_task_group() as tasks:
+        url = ""
+        if settings.http.enabled:
+            api = create_api(service, settings)
+            port = await tasks.start(serve_api, api, settings)
+            url = f"http://{settings.http.host}:{port}"
+        async with anyio.create_task_group() as service_task:
+            await service_task.start(service.run)
+            try:
+                yield Running(service, url)
+            finally:
+                service.stop()
+        tasks.cancel_scope.cancel()
