@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
+# Of the first, which holds a cloud's metadata address, older Pythons take most for global; the
+# second is a cloud's host, reachable from every machine on it.
+_REFUSED_V4 = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -26,14 +29,9 @@ def is_public(address: str) -> bool:
         return False
     if ip in _NAT64:
         return _is_public_v4(ipaddress.IPv4Address(ip.packed[-4:]))
-    return (
-        ip in _GLOBAL_V6
-        and ip.is_global
-        and not ip.is_reserved
-        and ip.sixtofour is None
-        and ip.teredo is None
-    )
+    return ip in _GLOBAL_V6 and ip.is_global and ip.sixtofour is None
 
 
 def _is_public_v4(ip: ipaddress.IPv4Address) -> bool:
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    refused = ip.is_multicast or ip.is_reserved or any(ip in network for network in _REFUSED_V4)
+    return ip.is_global and not refused

@@ -109,7 +109,7 @@ class PinnedClient:
             },
         )
         # One transport a fetch: a kept connection would be shared by the names on an address.
-        async with httpx.AsyncHTTPTransport(verify=self._ssl, trust_env=False) as transport:
+        async with httpx.AsyncHTTPTransport(verify=self._ssl) as transport:
             response = await transport.handle_async_request(request)
             try:
                 _check_head(response, bytes_max)

@@ -117,7 +117,7 @@ def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_one_thread_encodes_whatever_the_machine_has(tmp_path: Path) -> None:
     path = tmp_path / "0.mp4"
-    write_mp4(path, moving(2), 16, META)
+    write_mp4(path, moving(2, 480, 64), 16, META)
     assert b" threads=1 lookahead_threads=1 " in path.read_bytes()
 
 

@@ -96,6 +96,8 @@ def test_no_negative_prompt_no_line(tmp_path: Path) -> None:
     write_png(path, PIXELS, FileMeta("cat", parameters={"Steps": 1}))
     with Image.open(path) as image:
         assert image.text["parameters"] == "cat\nSteps: 1"
+    assert FileMeta("cat").parameters_text == "cat"
+    assert FileMeta("").parameters_text == ""
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))

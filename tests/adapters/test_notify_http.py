@@ -4,9 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from uuid import UUID
 
 import httpx
 import orjson
@@ -17,14 +15,10 @@ from standardwebhooks import Webhook
 from ourvidz import __version__
 from ourvidz.adapters.notify_http import (
     ANSWER_BYTES_MAX,
-    EVENT_ID_CHARACTERS_MAX,
     HttpNotifier,
-    auth_headers,
     callback_client,
-    header_id,
-    retry_after,
 )
-from ourvidz.adapters.receiver import Answer, Receiver
+from ourvidz.adapters.receiver import Receiver
 from ourvidz.adapters.signatures import CallbackSigner
 from ourvidz.ports import Delivered, NotifyRejected, NotifyUnavailable
 
@@ -35,11 +29,6 @@ EVENT = "0d4a9f9e-0d5c-4b0e-8f60-ff7f5b1f0f7d.completed"
 BODY = orjson.dumps({"job_id": "0d4a9f9e", "status": "completed", "text": "\u732b"})
 NOW = 1_790_000_000.7
 Handler = Callable[[httpx.Request], httpx.Response]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +49,11 @@ class Body(httpx.AsyncByteStream):
 
     def __init__(self, content: bytes) -> None:
         self.content = content
+        self.given = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for at in range(0, len(self.content), 1000):
+            self.given += 1
             yield self.content[at : at + 1000]
 
 
@@ -133,29 +124,6 @@ async def test_headers_and_signatures_by_hand() -> None:
     assert {name: request.headers.get(name) for name in expected} == expected
 
 
-@pytest.mark.parametrize(
-    ("key", "headers"),
-    [
-        (None, {}),
-        ("", {}),
-        (" \n", {}),
-        ("eyJx.y.z", {"apikey": "eyJx.y.z", "Authorization": "Bearer eyJx.y.z"}),
-        ("eyJx.y.z\n", {"apikey": "eyJx.y.z", "Authorization": "Bearer eyJx.y.z"}),
-        ("sb_secret_abc", {"apikey": "sb_secret_abc"}),
-        ("other", {"apikey": "other"}),
-    ],
-)
-def test_auth_headers(key: str | None, headers: dict[str, str]) -> None:
-    assert auth_headers(key) == headers
-
-
-@pytest.mark.parametrize("key", ["eyJ\r\nX: y", "sb_secret_\u00e9", "a b", "a\0b"])
-def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="service key") as caught:
-        auth_headers(key)
-    assert key not in str(caught.value)
-
-
 def test_a_whsec_secret_is_base64_for_standard_webhooks_only() -> None:
     raw = b"0123456789abcdef01234567"
     secret = f"whsec_{base64.b64encode(raw).decode()}"
@@ -213,6 +181,13 @@ async def test_a_2xx_is_delivered(status: int, body: bytes, *, skipped: bool) ->
     handler, requests = answering(respond(status, body))
     assert await against(handler) == Delivered(skipped=skipped)
     assert len(requests) == 1
+
+
+async def test_a_long_answer_is_not_read_to_its_end() -> None:
+    body = Body(b" " * 10_000_000)
+    handler, _ = answering(httpx.Response(200, stream=body))
+    assert await against(handler) == Delivered(skipped=False)
+    assert body.given == -(-ANSWER_BYTES_MAX // 1000)
 
 
 async def test_204_is_delivered() -> None:
@@ -296,40 +271,6 @@ async def test_one_attempt_can_be_had() -> None:
     assert len(requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("1.5", None),
-        ("\u0665", None),
-        ("0", 0.0),
-        (" 30 ", 30.0),
-        ("999999999999", 86_400.0),
-        ("9" * 5000, None),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
-        ("Mon, 21 Sep 2026 14:14:00 GMT", 39.3),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
-        ("Tue, 99 Sep 2026 14:14:00 GMT", None),
-    ],
-)
-def test_retry_after(header: str | None, seconds: float | None) -> None:
-    assert retry_after(header, NOW) == (None if seconds is None else pytest.approx(seconds))
-
-
-def test_ids_as_headers_carry_them() -> None:
-    assert header_id(EVENT) == EVENT
-    assert header_id("a\r\nX: y") == "a%0D%0AX:%20y"
-    assert header_id("\u732b\0%") == "%E7%8C%AB%00%25"
-    assert header_id("\ud800") == "?"
-    long = header_id("x" * (EVENT_ID_CHARACTERS_MAX + 1))
-    assert re.fullmatch("[0-9a-f]{64}", long)
-    assert long != header_id("x" * (EVENT_ID_CHARACTERS_MAX + 2))
-    assert header_id(f"{UUID(int=0)}.failed") == f"{UUID(int=0)}.failed"
-
-
 async def test_odd_ids_are_delivered_and_verified(client: httpx.AsyncClient) -> None:
     odd = ["a\r\nX-Evil: y.failed", "\u732b", "\ud800", "x" * 100_000]
     async with Receiver(SECRET) as receiver:
@@ -363,19 +304,15 @@ async def test_nobody_listening_is_unavailable(client: httpx.AsyncClient) -> Non
         await notifier(client, url).notify(EVENT, BODY)
 
 
-async def test_silence_ends_at_the_deadline(client: httpx.AsyncClient) -> None:
-    released = asyncio.Event()
+async def test_the_deadline_is_for_all_attempts() -> None:
+    async def silent(_request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
 
-    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await released.wait()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        with pytest.raises(NotifyUnavailable):
-            await notifier(client, url, timeout_seconds=0.1).notify(EVENT, BODY)
-        released.set()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(silent)) as client:
+        sender = notifier(client, "http://127.0.0.1/cb", timeout_seconds=0.05)
+        with pytest.raises(NotifyUnavailable, match=r"no answer within 0\.05 s"):
+            await sender.notify(EVENT, BODY)
 
 
 @pytest.mark.parametrize(
@@ -401,66 +338,3 @@ async def test_an_answer_that_breaks_off_after_its_status_counts(
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         assert await notifier(client, url).notify(EVENT, BODY) == Delivered(skipped=False)
     assert posts == 1
-
-
-async def test_the_receivers_programme(client: httpx.AsyncClient) -> None:
-    answers = [
-        Answer(status=503),
-        Answer(skipped=True),
-        Answer(status=429, headers={"Retry-After": "9"}),
-        Answer(status=400, body=b"bad"),
-        Answer(body=b"not json", delay_seconds=0.001),
-    ]
-    async with Receiver(SECRET, answers) as receiver:
-        sender = notifier(client, receiver.url)
-        assert (await sender.notify(EVENT, BODY)).skipped
-        with pytest.raises(NotifyUnavailable) as caught:
-            await sender.notify(EVENT, BODY)
-        assert caught.value.retry_after_seconds == 9
-        with pytest.raises(NotifyRejected, match="400: 'bad'"):
-            await sender.notify(EVENT, BODY)
-        assert not (await sender.notify(EVENT, BODY)).skipped
-        assert not (await sender.notify(EVENT, BODY)).skipped
-        await receiver.until(lambda callbacks: len(callbacks) == 6)
-    assert [c.answered for c in receiver.callbacks] == [503, 200, 429, 400, 200, 200]
-    assert all(c.signature_valid for c in receiver.callbacks)
-
-
-SPOILED: list[dict[str, str | None]] = [
-    {"x-callback-signature": None},
-    {"x-callback-signature": "sha256=" + "0" * 64},
-    {"x-callback-signature": "\u00e9"},
-    {"webhook-signature": None},
-    {"webhook-signature": "v1,AAAA"},
-    {"webhook-signature": "nonsense"},
-    {"webhook-id": "other"},
-    {"webhook-timestamp": "1000000000"},
-    {"webhook-timestamp": "x"},
-]
-
-
-async def test_the_receiver_refuses_a_wrong_signature(client: httpx.AsyncClient) -> None:
-    async with Receiver(SECRET) as receiver:
-        await notifier(client, receiver.url).notify(EVENT, BODY)
-        names = ("x-callback-signature", "webhook-id", "webhook-timestamp", "webhook-signature")
-        good = {name: receiver.callbacks[0].headers[name] for name in names}
-        answers = []
-        for change in ({}, *SPOILED):
-            changed = {**good, **change}
-            headers = {n: v.encode("latin-1") for n, v in changed.items() if v is not None}
-            response = await client.post(receiver.url, content=BODY, headers=headers)
-            answers.append(response.status_code)
-    assert answers == [200, *[401] * len(SPOILED)]
-    assert [c.signature_valid for c in receiver.callbacks[1:]] == [True] + [False] * len(SPOILED)
-
-
-async def test_the_receiver_survives_odd_requests(client: httpx.AsyncClient) -> None:
-    async with Receiver(SECRET) as receiver:
-        base = receiver.url.removesuffix("/functions/v1/job-callback")
-        assert (await client.get(receiver.url)).status_code == 404
-        assert (await client.post(f"{base}/other")).status_code == 404
-        assert (await client.post(receiver.url, content=b"\xff")).status_code == 401
-        assert (await client.post(receiver.url, content=b"[]")).status_code == 401
-        large = b"x" * (16 * 1024 * 1024 + 1)
-        assert (await client.post(receiver.url, content=large)).status_code == 413
-    assert [c.body for c in receiver.callbacks] == [None, []]

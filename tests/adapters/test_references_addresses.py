@@ -19,6 +19,8 @@ PRIVATE = {
     "shared": "100.64.0.1",
     "cloud metadata": "169.254.169.254",
     "protocol assignments": "192.0.0.1",
+    "cloud metadata, assigned": "192.0.0.192",
+    "cloud host": "168.63.129.16",
     "documentation": "192.0.2.1",
     "benchmarking": "198.18.0.1",
     "multicast": "224.0.0.1",

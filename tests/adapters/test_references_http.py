@@ -20,11 +20,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\npicture"
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass
 class Server:
     port: int = 0

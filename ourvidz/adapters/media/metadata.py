@@ -42,8 +42,9 @@ class FileMeta:
         parts = [self.prompt] if self.prompt else []
         if self.negative_prompt:
             parts.append(f"Negative prompt: {self.negative_prompt}")
-        line = ", ".join(f"{name}: {_value(value)}" for name, value in self.parameters.items())
-        return _writable("\n".join([*parts, line]))
+        if self.parameters:
+            parts.append(", ".join(f"{name}: {_value(v)}" for name, v in self.parameters.items()))
+        return _writable("\n".join(parts))
 
     @property
     def details_json(self) -> str:
