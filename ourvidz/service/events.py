@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -50,7 +50,7 @@ class EventLog:
         oldest = self._events[0].id if self._events else self._next
         return oldest - 1 <= last_id < self._next
 
-    async def follow(self, last_id: int) -> AsyncIterator[JobEvent]:
+    async def follow(self, last_id: int) -> AsyncGenerator[JobEvent, None]:
         """Events after ``last_id``, as they come, up to and including ``end``."""
         while True:
             arrival = self._arrived.ticket
