@@ -8,7 +8,7 @@ from uuid import UUID
 from ourvidz.config.settings import Limits
 from ourvidz.jobs import ErrorCode
 from ourvidz.wire.fields import Fields
-from ourvidz.wire.values import FieldError, Found, check_range, whole
+from ourvidz.wire.values import FieldError
 
 # Room above a derived seed for the other images of a batch, which use seed + i.
 _SEED_SPAN = 2_147_483_647 - 6
@@ -20,26 +20,18 @@ def derived_seed(job_id: UUID) -> int:
     return 1 + int.from_bytes(digest[:8], "big") % _SEED_SPAN
 
 
-def read_seed(fields: Fields, limits: Limits, job_id: UUID, *, images: int = 1) -> int:
-    """The seed of image 0; the last image's seed is within the limits too.
-
-    ``originalSeed`` counts where an exact copy asks for it (see ``copied_seed``).
-    """
-    seed = fields.integer("seed", limits.seed)
-    if not seed:
+def read_seed(
+    fields: Fields, limits: Limits, job_id: UUID, *, images: int = 1, name: str = "seed"
+) -> int:
+    """The seed of image 0, from the field ``name``; the last image's seed is in range, too."""
+    seed = fields.integer(name, limits.seed)
+    found = fields.find(name)
+    if found is None or not seed:
         return derived_seed(job_id)
-    found = fields.find("seed")
-    if found is not None and seed + images - 1 > limits.seed.max:
+    if seed + images - 1 > limits.seed.max:
         last = int(limits.seed.max) - images + 1
         problem = f"{seed} is out of range for {images} images, allowed 0 to {last}"
         raise FieldError(found.field, problem)
-    return seed
-
-
-def copied_seed(found: Found, limits: Limits) -> int:
-    """The seed of the image that is copied."""
-    seed = whole(found)
-    check_range(found.field, seed, limits.seed)
     return seed
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from ourvidz.config.settings import Limits
 from ourvidz.jobs import ImageWork
-from ourvidz.wire.common import copied_seed, read_negative_prompt, read_prompt, read_seed
+from ourvidz.wire.common import read_negative_prompt, read_prompt, read_seed
 from ourvidz.wire.fields import Fields
 from ourvidz.wire.presets import Preset
 from ourvidz.wire.references import exact_copy, image_references
@@ -92,8 +92,8 @@ def _one_step(
         return steps, strength
     steps_max = int(limits.steps.max)
     enough = steps_max if strength * steps_max < 1 else math.ceil(1 / strength)
-    while enough < steps_max and int(enough * strength) < 1:
-        enough += 1
+    if enough < steps_max and int(enough * strength) < 1:
+        enough += 1  # just below 1/20, 1 / strength is rounded to 20 and 20 * strength is not 1
     if enough != steps:
         why = f"so that one is run at a denoising strength of {plain(strength)}"
         fields.warn(f"steps: {steps} was raised to {enough} {why}")
@@ -117,10 +117,8 @@ def _guidance(fields: Fields, preset: Preset, limits: Limits, *, exact: bool) ->
 
 def _seed(fields: Fields, limits: Limits, job_id: UUID, images: int, *, exact: bool) -> int:
     original = fields.find("original_seed")
-    if original is not None and not fields.integer("seed", limits.seed) and exact:
-        seed = copied_seed(original, limits)
-        if seed and seed + images - 1 <= limits.seed.max:
-            return seed
     if original is not None:
+        if exact and not fields.integer("seed", limits.seed):
+            return read_seed(fields, limits, job_id, images=images, name="original_seed")
         fields.ignore(original, "it counts for an exact copy without a seed of its own")
     return read_seed(fields, limits, job_id, images=images)

@@ -105,6 +105,16 @@ def test_a_body_nested_too_deeply_is_still_answered(depth, rules, body):
     assert job.error.message.startswith("payload: nested too deeply")
 
 
+def test_a_generous_recursion_limit_changes_nothing(rules):
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        job = parse(b'{"half": "\\ud83d", "deep": ' + b"[" * 2000 + b"]" * 2000 + b"}", rules)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert job.error.message.startswith("payload: not JSON, depth limit exceeded")
+
+
 def test_nesting_within_reason_survives(read):
     deep = 0
     for _ in range(200):

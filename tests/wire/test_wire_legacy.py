@@ -1,7 +1,9 @@
 """Legacy types: one table, and payloads as the existing producer writes them."""
 
 import json
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from ourvidz.config.settings import LegacyType
 from ourvidz.jobs import ImageWork, JobType, TextWork, VideoWork
 from ourvidz.wire import parse
 
+ROOT = Path(__file__).parents[2]
 SDXL = {
     "sdxl_image_fast": (15, 6.0, "fast"),
     "sdxl_image_high": (25, 7.5, "normal"),
@@ -55,6 +58,11 @@ def test_wan_rows(name, read):
         assert spec.works[0].model == "base"
         assert spec.works[0].messages[0].content == "Describe a scene that moves."
     assert spec.warnings == ()
+
+
+def test_the_shipped_table_is_this_one(rules):
+    shipped = tomllib.loads((ROOT / "config.toml").read_text())["legacy_types"]
+    assert {name: LegacyType(**row) for name, row in shipped.items()} == rules.legacy_types
 
 
 def test_a_row_is_all_that_a_type_is(rules, body):
