@@ -28,8 +28,9 @@ def load_reference(path: Path, width: int, height: int, field: str) -> torch.Ten
         raise UnsupportedRequest(field, f"{field}: {path.name} cannot be read: {error}") from error
     if upright.size != (width, height):
         upright = upright.resize((width, height), Image.Resampling.LANCZOS)
-    values = np.asarray(upright, dtype=np.float32) / 255.0
-    return 2.0 * torch.from_numpy(values).permute(2, 0, 1)[None] - 1.0
+    values = np.asarray(upright, dtype=np.float32)[None] / 255.0
+    # Channels stay innermost in memory, as the library has them: convolutions choose by it.
+    return 2.0 * torch.from_numpy(values.transpose(0, 3, 1, 2)) - 1.0
 
 
 def to_pixels(decoded: torch.Tensor) -> NDArray[np.uint8]:

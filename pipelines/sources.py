@@ -98,7 +98,7 @@ class FolderSource:
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
-            **{"torch_dtype" if self._diffusers else "dtype": self._dtype},
+            dtype=self._dtype,
             **extra,
         )
         for name, found, expected in info["mismatched_keys"]:

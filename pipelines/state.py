@@ -5,6 +5,7 @@ Source of the format: safetensors for the tensors, with the rest as JSON in its 
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,12 @@ class State:
     values: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def copy(self) -> State:
+        """The state as it is now, to go back to: steps make new tensors, so these are shared."""
+        return State(
+            self.request, self.phase, self.step, copy.deepcopy(self.values), dict(self.tensors)
+        )
+
     @property
     def device_bytes(self) -> int:
         """Bytes of the distinct storages the tensors keep alive off the CPU or on it."""
@@ -49,6 +56,12 @@ def dump(state: State) -> bytes:
         "phase": state.phase,
         "step": state.step,
         "values": state.values,
+        # The file knows no memory layout, but kernels choose by it, and their last bits differ.
+        "strides": {
+            name: torch.empty_like(t, device="meta").stride()
+            for name, t in state.tensors.items()
+            if not t.is_contiguous()
+        },
     }
     tensors = {name: t.detach().to("cpu").contiguous().clone() for name, t in state.tensors.items()}
     return save(tensors, {_META: json.dumps(meta)})
@@ -58,6 +71,10 @@ def restore(data: bytes, device: torch.device) -> State:
     """Read a state that ``dump`` wrote. CPU generator states (``rng.*``) stay on the CPU."""
     size = int.from_bytes(data[:8], "little")
     meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_META])
-    tensors = {n: t if n.startswith("rng.") else t.to(device) for n, t in load(data).items()}
+    tensors = load(data)
+    for name, stride in meta["strides"].items():
+        flat = tensors[name]
+        tensors[name] = torch.empty_strided(flat.shape, stride, dtype=flat.dtype).copy_(flat)
+    tensors = {n: t if n.startswith("rng.") else t.to(device) for n, t in tensors.items()}
     request = request_from_json(meta["request"])
     return State(request, meta["phase"], meta["step"], meta["values"], tensors)

@@ -7,6 +7,7 @@ one generator state an image; and the scheduler's history.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ class Phases:
         self._components = components
         self._device = device
         self._scale = scale
+        # Padding and truncation are settings of the tokenizer object, and prompts are counted in
+        # another thread than they are encoded in.
+        self._tokenizing = threading.Lock()
         self._steps: Mapping[str, Callable[[State, ImageRequest], tuple[Output, ...]]] = {
             "encode": self._encode,
             "condition": self._condition,
@@ -61,10 +65,11 @@ class Phases:
 
     def count_tokens(self, text: str) -> tuple[int, int]:
         """The tokens that ``text`` makes, begin and end marks counted, and how many are read."""
-        counts = [
-            (len(tokenizer(text).input_ids), int(tokenizer.model_max_length))
-            for tokenizer in self._checkpoint.tokenizers
-        ]
+        with self._tokenizing:
+            counts = [
+                (len(tokenizer(text).input_ids), int(tokenizer.model_max_length))
+                for tokenizer in self._checkpoint.tokenizers
+            ]
         return max(counts, key=lambda count: count[0] - count[1])
 
     def _module(self, part: str) -> Any:
@@ -99,13 +104,14 @@ class Phases:
         for name, tokenizer in zip(
             ("text_encoder", "text_encoder_2"), self._checkpoint.tokenizers, strict=True
         ):
-            ids = tokenizer(
-                prompt,
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
+            with self._tokenizing:
+                ids = tokenizer(
+                    prompt,
+                    padding="max_length",
+                    max_length=tokenizer.model_max_length,
+                    truncation=True,
+                    return_tensors="pt",
+                ).input_ids
             output = encoders[name](ids.to(self._device), output_hidden_states=True)
             hidden.append(output.hidden_states[-2])
             pooled: torch.Tensor = output[0]

@@ -55,7 +55,7 @@ class SingleFileSource:
             pipeline = StableDiffusionXLPipeline.from_single_file(
                 str(self._file),
                 config=str(self._config_folder),
-                torch_dtype=self._dtype,
+                dtype=self._dtype,
                 local_files_only=True,
                 add_watermarker=False,
                 **dict.fromkeys(unused),
