@@ -19,7 +19,7 @@ from ourvidz.adapters.references import GuardedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.config import Settings
-from ourvidz.ports import Clock, Executor, Notifier
+from ourvidz.ports import AssetStore, Clock, Executor, Notifier
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
@@ -41,15 +41,19 @@ from scheduler.types import Budget, Links
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, executor: Executor | None = None, clock: Clock | None = None
+    settings: Settings,
+    executor: Executor | None = None,
+    clock: Clock | None = None,
+    store: AssetStore | None = None,
 ) -> AsyncIterator[Service]:
     """Everything opened and joined, nothing running yet: ``Service.run`` serves.
 
-    ``executor`` stands in for the configured device, ``clock`` for the machine's clocks. Raises
-    ``DataDirError``.
+    ``executor``, ``clock`` and ``store`` stand in for the configured device, the machine's clocks
+    and the configured store. Raises ``DataDirError``.
     """
     clock = clock or SystemClock()
     executor = executor or _device(settings)
+    store = store or FolderStore(settings.store.dir, settings.store.concurrent_max)
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
         await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA)
@@ -59,7 +63,7 @@ async def open_service(
         if settings.callback.url:
             client = await stack.enter_async_context(callback_client())
             notifier = _notifier(settings, client)
-        yield _join(settings, database, executor, notifier, clock)
+        yield _join(settings, database, executor, store, notifier, clock)
 
 
 def _device(settings: Settings) -> Executor:
@@ -78,6 +82,7 @@ def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
         key.get_secret_value() if key is not None else None,
         settings.callback.timeout_seconds,
         client,
+        attempts=1,
     )
 
 
@@ -106,6 +111,7 @@ def _join(
     settings: Settings,
     database: Database,
     executor: Executor,
+    store: AssetStore,
     notifier: Notifier | None,
     clock: Clock,
 ) -> Service:
@@ -114,7 +120,6 @@ def _join(
     pop_sides = {name: queue.pop_side for name, queue in settings.queues.items()}
     source = EmbeddedQueues(database, clock, pop_sides)
     journal = SqliteJournal(database, clock)
-    store = FolderStore(settings.store.dir, settings.store.concurrent_max)
     demands = Demands(clock)
     runs = Runs(source, journal, roster, demands)
     engine = Engine(

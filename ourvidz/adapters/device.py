@@ -61,13 +61,19 @@ _SWITCH_SECONDS = 0.0005
 
 @dataclass(slots=True)
 class _Run:
-    """One part that the scheduler may run: what is asked, and its state once begun."""
+    """One part that the scheduler may run: what is asked, and its state once begun.
+
+    ``said`` counts the characters of text up to the state, ``told`` those that followers have had:
+    a run that has to be repeated after an out-of-memory error tells them nothing twice.
+    """
 
     part: Part
     pipeline: Pipeline
     plans: tuple[PhasePlan, ...]
     sink: RunSink
     state: State | None = None
+    said: int = 0
+    told: int = 0
 
 
 @dataclass(slots=True)
@@ -239,28 +245,50 @@ def _run_phase(
     """Step through one phase, in the run's worker thread."""
     if run.state is None:
         run.state = run.pipeline.begin(request_of(run.part.work, run.part.references))
-    state, phase = run.state, run.plans[lease.phase].name
+    begun, said = run.state.copy(), run.said
+    try:
+        return _run_steps(run, run.state, lease, control, report)
+    except Exception as error:
+        if is_out_of_memory(error):
+            run.state, run.said = begun, said
+        raise
+
+
+def _run_steps(
+    run: _Run, state: State, lease: Lease, control: _Control, report: Callable[[RunNotice], None]
+) -> m.Event:
+    phase = run.plans[lease.phase].name
     while state.phase == phase:
         control.token.check()
         if control.pause:
             return m.Paused(lease, state.step, state.device_bytes)
         step = state.step + 1
         for output in run.pipeline.step(state, control.token):
-            report(_notice(run.part.id, output))
+            report(_notice(run, output))
         report(m.StepReached(lease, step))
     return m.PhaseFinished(lease, state.device_bytes)
 
 
-def _notice(part: str, output: Output) -> RunNotice:
+def _notice(run: _Run, output: Output) -> RunNotice:
+    part = run.part.id
     match output:
         case ImageOutput(index, pixels):
             return ImageProduced(part, index, pixels)
         case VideoOutput(frames):
             return VideoProduced(part, frames)
         case TextDelta(text):
-            return TextChunk(part, text)
+            return TextChunk(part, _untold(run, text))
         case TextOutput(text, prompt_tokens, tokens, finish_reason):
             return TextDone(part, text, prompt_tokens, tokens, finish_reason)
+
+
+def _untold(run: _Run, text: str) -> str:
+    """What of a delta followers have not had yet."""
+    begin = run.said
+    run.said += len(text)
+    new = text[max(0, run.told - begin) :]
+    run.told = max(run.told, run.said)
+    return new
 
 
 def _phase(plan: PhasePlan, step_seconds: float) -> Phase:

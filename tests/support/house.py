@@ -16,6 +16,7 @@ from ourvidz.adapters.device_fake import FakeDevice
 from ourvidz.adapters.receiver import Receiver
 from ourvidz.app import open_service
 from ourvidz.config import Settings, load
+from ourvidz.ports import AssetStore
 from ourvidz.service.service import Service
 
 REPOSITORY = Path(__file__).parents[2]
@@ -92,13 +93,17 @@ async def open_house(
     root: Path,
     device: FakeDevice | None = None,
     receiver: Receiver | None = None,
+    store: AssetStore | None = None,
     **flags: Any,
 ) -> AsyncIterator[House]:
     """A service that runs until the block is left, then drains."""
     device = device or FakeDevice()
     async with receiver or Receiver(SECRET) as receiver:
         settings = settings_for(root, receiver.url, **flags)
-        async with open_service(settings, device) as service, anyio.create_task_group() as tasks:
+        async with (
+            open_service(settings, device, store=store) as service,
+            anyio.create_task_group() as tasks,
+        ):
             await tasks.start(service.run)
             yield House(service, device, receiver)
             service.stop()

@@ -1,0 +1,47 @@
+# Every target does its own set-up: a virtual environment in .venv from constraints.txt.
+# PYTHON names the interpreter that makes it (3.11 or later, with venv).
+
+PYTHON ?= python3
+BIN := .venv/bin
+# OpenMP threads that spin while they wait would starve the event loop on a small machine.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: setup demo test check lint gpu bench clean
+
+setup: .venv/ready
+
+.venv/ready: constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The main job, end to end, on the embedded default.
+demo: setup
+	$(BIN)/ourvidz demo
+
+# Every test.
+test: setup
+	$(BIN)/pytest
+
+# What to run before a commit: style, types, floors and the fast tests.
+check: setup lint
+	$(BIN)/pytest -m 'not slow'
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The pipelines' tests and the demo on CUDA; figures go to bench/results/.
+gpu: setup
+	$(BIN)/python -m bench.gpu
+
+# Benchmarks that need no GPU.
+bench: setup
+	$(BIN)/python -m bench.planner
+
+clean:
+	rm -rf .venv data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
