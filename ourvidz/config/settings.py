@@ -93,7 +93,7 @@ class Device(Table):
 
     kind: Literal["cpu", "cuda"] = "cpu"
     index: int = Field(default=0, ge=0, le=63)
-    budget_bytes: Bytes = 12_000_000
+    budget_bytes: Bytes = 640_000_000
     host_budget_bytes: Bytes = 64_000_000
     reserve_bytes: Bytes = 0
     threads: int = Field(default=2, ge=1, le=256)
@@ -280,6 +280,12 @@ class Secrets(Table):
     ourvidz_token: SecretStr | None = None
 
 
+class Demo(Table):
+    """What ``ourvidz demo`` changes of the rest."""
+
+    device_budget_bytes: Bytes = 128_000_000
+
+
 class Settings(Table):
     """The whole configuration. Paths are as they were given; loading makes them absolute."""
 
@@ -296,6 +302,7 @@ class Settings(Table):
     references: References = References()
     store: Store = Store()
     callback: Callback = Callback()
+    demo: Demo = Demo()
     models: dict[Name, Model]
     queues: dict[QueueName, Queue]
     legacy_types: dict[Name, LegacyType]

@@ -93,13 +93,14 @@ def _text_config(width: int, activation: str) -> CLIPTextConfig:
 def _unet() -> Any:
     return UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(4, 8, 16),
+        # Attention at the smallest level only: at 1024x1024 the others would take minutes.
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         transformer_layers_per_block=(1, 1, 2),
-        attention_head_dim=(1, 2, 4),
-        norm_num_groups=8,
+        attention_head_dim=(1, 1, 2),
+        norm_num_groups=4,
         use_linear_projection=True,
         cross_attention_dim=sum(_TEXT_WIDTHS),
         addition_embed_type="text_time",
@@ -111,12 +112,13 @@ def _unet() -> Any:
 def _vae() -> Any:
     return AutoencoderKL(
         sample_size=128,
-        block_out_channels=(8, 16, 16, 16),
+        block_out_channels=(4, 8, 8, 8),
+        mid_block_add_attention=False,  # as in the UNet: 16,384 positions at 1024x1024
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=4,
         scaling_factor=0.13025,
     )
 

@@ -44,8 +44,8 @@ def queue_element(job: DemoJob) -> bytes:
     return orjson.dumps([orjson.dumps(dict(job.body)).decode()])
 
 
-def _body(name: str, type_: str, **fields: Any) -> dict[str, Any]:
-    return {"id": demo_id(name), "type": type_, "user_id": str(USER), **fields}
+def _body(name: str, type_: str, size: Mapping[str, int], **fields: Any) -> dict[str, Any]:
+    return {"id": demo_id(name), "type": type_, "user_id": str(USER), **size, **fields}
 
 
 def _image_of(name: str, index: int) -> str:
@@ -58,8 +58,9 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         DemoJob(
             "batch",
             _body(
-                *("batch", "sdxl_generate"),
-                **small,
+                "batch",
+                "sdxl_generate",
+                small,
                 prompt="a lighthouse at dusk",
                 negative_prompt="fog",
                 batch_size=3,
@@ -71,8 +72,9 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         DemoJob(
             "img2img",
             _body(
-                *("img2img", "sdxl_generate"),
-                **small,
+                "img2img",
+                "sdxl_generate",
+                small,
                 prompt="the lighthouse in winter",
                 batch_size=1,
                 seed=43,
@@ -85,8 +87,9 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         DemoJob(
             "video",
             _body(
-                *("video", "wan_generate"),
-                **small,
+                "video",
+                "wan_generate",
+                small,
                 prompt="waves roll in",
                 frames=17,
                 seed=44,
@@ -96,8 +99,9 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         DemoJob(
             "video between",
             _body(
-                *("video between", "wan_generate"),
-                **small,
+                "video between",
+                "wan_generate",
+                small,
                 prompt="day turns to night",
                 frames=17,
                 seed=45,
@@ -110,13 +114,15 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         ),
         DemoJob(
             "wan image",
-            _body(*("wan image", "wan_generate"), **small, prompt="a harbour", frames=1, seed=46),
+            _body("wan image", "wan_generate", small, prompt="a harbour", frames=1, seed=46),
             assets=1,
         ),
         DemoJob(
             "enhance",
             _body(
-                *("enhance", "enhance_instruct"),
+                "enhance",
+                "enhance_instruct",
+                {},
                 prompt="a fishing boat",
                 target_model="sdxl",
                 max_tokens=48,
@@ -127,7 +133,9 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         DemoJob(
             "chat",
             _body(
-                *("chat", "chat"),
+                "chat",
+                "chat",
+                {},
                 messages=[{"role": "user", "content": "Which lens for a harbour at night?"}],
                 max_tokens=48,
                 seed=48,
@@ -137,8 +145,9 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         DemoJob(
             "chain",
             _body(
-                *("chain", "sdxl_generate"),
-                **small,
+                "chain",
+                "sdxl_generate",
+                small,
                 prompt="a gull",
                 enhance="instruct",
                 seed=49,
@@ -149,11 +158,10 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         DemoJob(
             "cancelled",
             _body(
-                *("cancelled", "sdxl_generate"),
+                "cancelled",
+                "sdxl_generate",
+                {"width": 256, "height": 256, "steps": 100},
                 prompt="a storm",
-                width=256,
-                height=256,
-                steps=100,
                 seed=50,
             ),
             status="cancelled",
@@ -162,7 +170,7 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         ),
         DemoJob(
             "invalid",
-            _body("invalid", "sdxl_generate", prompt="a pier", steps=9999),
+            _body("invalid", "sdxl_generate", {}, prompt="a pier", steps=9999),
             status="failed",
             code="INVALID_PARAMETER",
             via="queue",

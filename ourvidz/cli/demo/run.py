@@ -58,7 +58,7 @@ async def _demo(path: Path | None, console: Console) -> DemoResult:
         settings = _settings(path, receiver.url)
         logs.configure(settings.logging.format, "error", log_prompts=False)
         root = settings.service.data_dir
-        await anyio.to_thread.run_sync(shutil.rmtree, root, True)  # noqa: FBT003 - ignore_errors
+        await anyio.to_thread.run_sync(shutil.rmtree, root, True)
         await anyio.to_thread.run_sync(ensure_tiny, settings)
         watched = {job.name: Watched(job) for job in demo_jobs()}
         async with (
@@ -100,5 +100,6 @@ def _settings(path: Path | None, url: str) -> config.Settings:
         "http.host": "127.0.0.1",
         "http.port": 0,
         "callback.url": url,
+        "device.budget_bytes": base.demo.device_budget_bytes,
     }
     return config.load(path, {"JOB_CALLBACK_SECRET": _SECRET}, flags)
