@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import traceback
-from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 from torch import nn
@@ -40,32 +39,32 @@ def _check(_module: nn.Module, _args: Any) -> None:
         _active.token.check()
 
 
-@contextlib.contextmanager
-def active(token: CancelToken) -> Iterator[None]:
-    """Make ``token`` the one that this thread's blocks ask.
+class active:  # noqa: N801 - reads as the verb it is: ``with active(token):``
+    """Make ``token`` the one that this thread's blocks ask; it is asked on entry and exit too.
 
-    An exception leaves with its frames' locals cleared: a traceback that somebody keeps would keep
-    latents and activations alive with it.
+    An exception leaves with its frames' locals cleared, ``RunCancelled`` without its frames: who
+    keeps the exception would keep latents and activations alive with it.
     """
-    previous, _active.token = _active.token, token
-    cancelled = False
-    try:
-        token.check()
-        yield
-    except RunCancelled as error:
-        _forget_frames(error)
-        cancelled = True
-    except BaseException as error:
-        _forget_frames(error)
-        raise
-    finally:
-        _active.token = previous
-    if cancelled:
-        raise RunCancelled
 
+    def __init__(self, token: CancelToken) -> None:
+        self._token = token
+        self._previous: CancelToken | None = None
 
-def _forget_frames(error: BaseException) -> None:
-    traceback.clear_frames(error.__traceback__)
-    if isinstance(error, RunCancelled):
-        # It becomes the context of the one that is raised instead.
-        error.__traceback__ = None
+    def __enter__(self) -> None:
+        self._token.check()
+        self._previous, _active.token = _active.token, self._token
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _active.token = self._previous
+        if error is None:
+            self._token.check()
+            return
+        traceback.clear_frames(trace)
+        if isinstance(error, RunCancelled):
+            # A cleared frame still holds its function, and a closure's cells with it.
+            error.__traceback__ = None

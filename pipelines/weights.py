@@ -80,6 +80,8 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(path, "a folder, where a safetensors file is expected") from None
     entries = _parse(path, raw)
     metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise CheckpointError(path, "the __metadata__ of its safetensors header is no JSON object")
     tensors, ends = {}, []
     for name, entry in entries.items():
         tensors[name], span = _entry(path, name, entry)

@@ -120,7 +120,7 @@ class Library:
             str(folder), local_files_only=True, dtype=dtype, use_safetensors=True
         ).to(device.torch)
         self.text.vae.enable_slicing()
-        self.image = diffusers.StableDiffusionXLImg2ImgPipeline.from_pipe(self.text, torch_dtype=dtype)
+        self.image = diffusers.StableDiffusionXLImg2ImgPipeline.from_pipe(self.text, dtype=dtype)
         for pipeline in (self.text, self.image):
             pipeline.set_progress_bar_config(disable=True)
 
