@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID, uuid5
 
 import anyio
 import httpx
 from fastapi import FastAPI
+
 from ourvidz.config import Settings, load
 from ourvidz.http.app import create_api
+from ourvidz.http.context import Context
+from ourvidz.http.open_requests import OPEN_MAX, OpenRequests
 from ourvidz.jobs import ErrorCode, InvalidJob, JobError, JobResult, JobState, TextResult
 from ourvidz.ports import JobRecord
 from ourvidz.service.engine import Place
@@ -43,9 +48,17 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"type": "chat", "messages": [{"role": "user", "content": "hello"}], **fields}
 
 
+@cache
 def settings_of(token: str | None = None, **flags: Any) -> Settings:
     environ = {} if token is None else {"OURVIDZ_TOKEN": token}
     return load(REPOSITORY / "config.toml", environ=environ, flags=flags)
+
+
+@cache
+def _application(token: str | None, **flags: Any) -> FastAPI:
+    """Building one takes longer than most tests; what tests change is its context."""
+    settings = settings_of(token, **flags)
+    return create_api(FakeService(settings), settings)
 
 
 class FakeService:
@@ -169,11 +182,20 @@ class FakeService:
 class Api:
     """The application, its service and a client on this machine."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.service = FakeService(settings)
-        self.app: FastAPI = create_api(self.service, settings)
+    def __init__(self, token: str | None = None, **flags: Any) -> None:
+        self.settings = settings_of(token, **flags)
+        self.service = FakeService(self.settings)
+        self.app = _application(token, **flags)
+        self.limit_open_requests(OPEN_MAX)
         self.client = self.client_with()
+
+    def limit_open_requests(self, limit: int) -> None:
+        self.app.state.context = Context(self.service, self.settings, OpenRequests(limit))
+
+    @property
+    def open_requests(self) -> OpenRequests:
+        context: Context = self.app.state.context
+        return context.open_requests
 
     def client_with(self, host: str = HOST, **headers: str) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
@@ -195,7 +217,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert body["code"] == code
     assert body["status"] == status
     assert body["type"] == "urn:ourvidz:problem:" + code.lower().replace("_", "-")
-    assert body["instance"] == answer.request.url.raw_path.decode().partition("?")[0]
+    assert unquote(body["instance"]) == answer.request.url.path
     assert body["title"]
     assert body["detail"]
     assert isinstance(body["retryable"], bool)
@@ -221,7 +243,7 @@ class Exchange:
     ) -> None:
         self._app = app
         given = {"host": HOST, **(headers or {})}
-        self._scope = {
+        self._scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
@@ -238,6 +260,7 @@ class Exchange:
         self._chunks = iter(chunks)
         self._left = anyio.Event()
         self._ready = True
+        self._ended = False
         self._changed = anyio.Condition()
         self.taken = 0
         self.status = 0
@@ -247,6 +270,10 @@ class Exchange:
 
     async def run(self) -> None:
         await self._app(self._scope, self._receive, self._send)
+
+    def drop_header(self, name: str) -> None:
+        kept = [pair for pair in self._scope["headers"] if pair[0] != name.encode()]
+        self._scope["headers"] = kept
 
     def leave(self) -> None:
         self._left.set()
@@ -261,6 +288,11 @@ class Exchange:
             while part not in self.body:
                 await self._changed.wait()
 
+    async def until_started(self) -> None:
+        async with self._changed:
+            while not self.status:
+                await self._changed.wait()
+
     async def _receive(self) -> dict[str, Any]:
         chunk = next(self._chunks, None)
         if chunk is not None:
@@ -272,8 +304,6 @@ class Exchange:
         await self._left.wait()
         return {"type": "http.disconnect"}
 
-    _ended = False
-
     async def _send(self, message: Mapping[str, Any]) -> None:
         if not self._ready:
             await anyio.sleep_forever()
@@ -283,7 +313,7 @@ class Exchange:
                 self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
             else:
                 self.body += message["body"]
-                self.complete = not message["more_body"]
+                self.complete = not message.get("more_body", False)
             self._changed.notify_all()
 
 
