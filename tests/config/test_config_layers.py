@@ -106,7 +106,7 @@ def test_a_key_refines_the_table_that_another_variable_gave(write: Any) -> None:
         ("OURVIDZ__REFERENCES__HOSTS", '["a b"]', "references.hosts[0]"),
         ("OURVIDZ__MODELS__SDLX__PATH", "/m", "models.sdlx.family: is required"),
         ("OURVIDZ__MODELS__SDXL", "null", "must be a table, as JSON"),
-        ("OURVIDZ__DEVICE__RESERVE_BYTES", "99999999", "less than budget_bytes (12000000)"),
+        ("OURVIDZ__DEVICE__RESERVE_BYTES", "9999999999", "less than budget_bytes (640000000)"),
     ],
 )  # fmt: skip
 def test_a_wrong_variable_is_named(write: Any, variable: str, value: str, says: str) -> None:
