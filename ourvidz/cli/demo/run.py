@@ -45,7 +45,7 @@ def demo(path: Path | None, as_json: bool) -> int:
     console = Console(stderr=as_json, quiet=as_json)
     result = anyio.run(_demo, path, console)
     if as_json:
-        print(orjson.dumps(result.report).decode())  # noqa: T201 - the command's output
+        print(orjson.dumps(result.report).decode())
     else:
         console.print(table(result.report["jobs"], result.problems))
         console.print(f"{result.report['seconds']:.1f} s, files under {result.report['store']}")
