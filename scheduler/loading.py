@@ -70,7 +70,6 @@ class Loading:
             tier = Tier.FAILED
         if isinstance(event, m.StageSucceeded | m.LoadSucceeded):
             residency.failures = 0
-            residency.last_used = now
         self._index.move(residency, tier)
         return Ended(residency)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler import BadDecision, Decision, ProtocolError, Scheduler, ShortestWork
+from scheduler import WAIT, BadDecision, Decision, ProtocolError, Scheduler, ShortestWork
 from scheduler import messages as m
 from scheduler.types import Budget, Component, Fault, Lease, Outcome
 from tests.scheduler.shell import DEFAULTS, LINKS, Shell, brief, demand, phase
@@ -368,6 +368,16 @@ def test_a_policy_may_not_choose_a_running_job() -> None:
     s.arrive("x", phase())
     with pytest.raises(BadDecision, match="job='x'"):
         s.step(0)
+
+
+def test_a_policy_may_not_choose_a_job_that_is_not_admitted() -> None:
+    part = phase("text", work=40, state_max=40, seconds=1.0)
+    s = shell(device=100, policy=Chooses(Decision("x"), WAIT, Decision("y")))
+    s.arrive("x", part, part)
+    s.set_up()
+    s.arrive("y", part, part)
+    with pytest.raises(BadDecision, match="job='y'"):
+        s.finish(state=40)
 
 
 def test_the_same_events_give_the_same_commands() -> None:

@@ -278,6 +278,32 @@ def test_state_that_leaves_no_room_for_the_next_phase_fails_the_job(state: int, 
     s.assert_settled()
 
 
+def test_state_that_would_lock_another_out_fails_the_job_that_grew() -> None:
+    """x may still claim 30 + 50 of 110; y said it would carry 2 bytes and comes with 31."""
+    s = Shell({"a": 10, "b": 40}, device=110, honest=False)
+    s.warm("a", "b")
+    s.arrive("x", phase("a", work=30, state_max=30), phase("b", work=10, seconds=99.0))
+    s.arrive("y", phase("a", work=30, state_max=2), phase("b", work=10, seconds=9.0))
+    s.finish(state=30)
+    assert s.running() == "y"
+    assert s.finish(state=31) == ["Settle y failed", "Start x:1"]
+    assert "31 bytes of state" in s.books.settled["y"].detail
+    assert "with 30 of other jobs' state" in s.books.settled["y"].detail
+
+
+def test_what_a_phase_was_entered_with_bounds_what_comes_out_of_it() -> None:
+    """x carries 20 bytes into a phase that may add 20; in the phase after it that makes 40 + 41."""
+    for device, both in ((101, True), (100, False)):
+        s = Shell({"a": 10, "b": 40}, device=device)
+        s.warm("a", "b")
+        small, large = phase("a", work=20), phase("b", work=1, seconds=99.0)
+        s.arrive("x", small, phase("a", work=20, seconds=99.0), large)
+        s.arrive("y", small, phase("a", seconds=1.0))
+        s.finish(state=20)
+        s.set_up()
+        assert s.running() == ("y" if both else "x")
+
+
 def begin_three(state: int, state_max: int | None) -> Shell:
     """Each newcomer is shorter than what went before it has left, so each would go first."""
     s = Shell({"a": 10, "b": 40}, device=110)

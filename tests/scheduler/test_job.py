@@ -76,6 +76,7 @@ def test_a_resumed_phase_is_bounded_by_what_entered_it() -> None:
         ([Claim(2, 10), Claim(3, 8)], 13, True),
         ([Claim(2, 10), Claim(3, 8)], 12, False),
         ([Claim(3, 8), Claim(2, 10)], 12, False),
+        ([Claim(5, 5), Claim(5, 5)], 10, True),
         ([Claim(1, 10), Claim(1, 10), Claim(1, 10)], 12, True),
         ([Claim(1, 10), Claim(1, 10), Claim(1, 10)], 11, False),
     ],

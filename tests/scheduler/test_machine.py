@@ -81,12 +81,14 @@ class Machine(RuleBasedStateMachine):
         self.shell.end(command, event)
 
     @precondition(lambda self: self.shell.flying)
-    @rule(count=st.integers(1, 8))
-    def go_well(self, count: int) -> None:
+    @rule(count=st.integers(1, 8), share=st.sampled_from([0, 1, 2]))
+    def go_well(self, count: int, share: int) -> None:
+        """Jobs carry none, half or all of what they may."""
         for _ in range(count):
             if self.shell.flying:
                 command = self.shell.flying[0]
-                self.shell.end(command, self.shell.ending(command, lambda _: 0))
+                event = self.shell.ending(command, lambda n: (n - 1) * share // 2, well=True)
+                self.shell.end(command, event)
 
     @precondition(lambda self: self.shell.books.unsettled())
     @rule(data=st.data())
@@ -130,6 +132,8 @@ class Machine(RuleBasedStateMachine):
             for job in self.shell.books.unsettled():
                 self.shell.cancel(job)
         self.shell.assert_settled()
+        for settle in self.shell.books.settled.values():
+            assert "bytes of state into" not in settle.detail or "with 0 of" in settle.detail
 
 
 class WildMachine(Machine):

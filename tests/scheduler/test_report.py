@@ -131,6 +131,9 @@ def test_while_no_step_comes_an_estimate_only_falls_and_not_beyond_the_phase() -
     s.now = 4.0
     s.step(2)
     assert s.scheduler.plan(4.0)[0].finish_seconds == 8.0
+    s.now = 4.5
+    s.step(2)
+    assert s.scheduler.plan(4.5)[0].finish_seconds == 7.5
 
 
 def test_the_target_is_first_in_the_plan() -> None:

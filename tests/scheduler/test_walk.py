@@ -91,7 +91,7 @@ class Walk:
             state = self.rng.randint(0, self.shell.books.state_bound(command.lease))
             event = m.Paused(command.lease, 1, state)
         else:
-            event = self.shell.ending(command, self.rng.randrange if faulty else lambda _: 0)
+            event = self.shell.ending(command, self.rng.randrange, well=not faulty)
         self.shell.end(command, event)
         if self.rng.random() < self.faults and not self.flies_again(command):
             self.shell.feed(event)
@@ -116,13 +116,15 @@ def test_every_job_ends_whatever_fails(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_without_faults_every_job_finishes_in_bounded_time(seed: int) -> None:
+def test_without_faults_jobs_finish_in_bounded_time(seed: int) -> None:
     """One job at a time, each phase with at most an eviction, an unstaging, a stage and a load of
     every component one after the other: that is the worst there can be, preemptions aside."""
     walk = Walk(seed, policy_of(seed), faults=0.0)
     walk.run()
-    outcomes = list(walk.shell.outcomes().values())
-    assert set(outcomes) <= {Outcome.FINISHED, Outcome.REFUSED}
+    for settle in walk.shell.books.settled.values():
+        # A job may carry too much for a phase of its own, but is never harmed by another's.
+        locked_out = settle.outcome is Outcome.FAILED and "with 0 of other jobs'" in settle.detail
+        assert locked_out or settle.outcome in {Outcome.FINISHED, Outcome.REFUSED}
     starts = [c for _, _, said in walk.shell.log for c in said if isinstance(c, m.Start | m.Resume)]
     assert walk.shell.now <= 60.0 + len(starts) * SLOWEST * (1 + 4 * len(SIZES))
 
