@@ -6,7 +6,7 @@ one full of NaN; neither is ever what was meant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pipelines.arena import module_tensors
-from pipelines.weights import CheckpointError, Header
+from pipelines.weights import CheckpointError
 
 # Large sequential reads: page faults of a mapped file on a network volume are 4 KiB round trips.
 _BLOCK_BYTES = 16 * 1024 * 1024
@@ -39,15 +39,14 @@ def _read_block(block: tuple[Path, int]) -> None:
         file.readinto(bytearray(min(_BLOCK_BYTES, path.stat().st_size - offset)))
 
 
-def check_names(path: Path, headers: Iterable[Header], skeleton: nn.Module) -> None:
-    """Compare shapes of the tensors that headers and module name alike."""
-    held = {name: info for header in headers for name, info in header.tensors.items()}
+def check_shapes(path: Path, held: Mapping[str, tuple[int, ...]], skeleton: nn.Module) -> None:
+    """Compare the shapes of the tensors that a checkpoint and the module name alike."""
     for name, tensor in skeleton.state_dict().items():
-        info = held.get(name)
-        if info is not None and info.shape != tuple(tensor.shape):
+        shape = held.get(name, tuple(tensor.shape))
+        if shape != tuple(tensor.shape):
             raise CheckpointError(
                 path,
-                f"tensor {name} has shape {list(info.shape)}, where the configuration expects"
+                f"tensor {name} has shape {list(shape)}, where the configuration expects"
                 f" {list(tensor.shape)}",
             )
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipelines.arena import module_tensors, pack
-from pipelines.integrity import check_missing, check_names
+from pipelines.integrity import check_missing, check_shapes
 from pipelines.weights import CheckpointError, choose_files, read_header
 
 # Both libraries patch torch process-wide while they build a module (default dtype, parameter
@@ -71,7 +71,9 @@ class FolderSource:
             raise CheckpointError(folder, "has no config.json")
         self._chosen = choose_files(folder, stem, dtype)
         skeleton = self.skeleton()
-        check_names(folder, map(read_header, self._chosen.files), skeleton)
+        headers = map(read_header, self._chosen.files)
+        held = {name: info.shape for header in headers for name, info in header.tensors.items()}
+        check_shapes(folder, held, skeleton)
         self.weight_bytes = packed_bytes(skeleton)
 
     @property

@@ -19,10 +19,13 @@ _TEXT_TOKENS = 77
 # The last up block holds its skip connections, the concatenation, its norm and the convolution.
 _UNET_WIDTHS = 16
 # Latents in the model's dtype and float32, the noise, its guided half and the scheduler's history.
-_LATENT_COPIES = 12
+_LATENT_COPIES = 8
+# Four tables over the usual thousand training timesteps.
+_SCHEDULER_BYTES = 4 * 1000 * _FLOAT32
 # The last up block takes in the next level's width at full size, three tensors at a time.
 _DECODER_INNER_WIDTHS = 3
 _DECODER_OUTER_WIDTHS = 6
+_LATENTS_WIDTH = 1
 _ENCODER_WIDTHS = 5
 
 
@@ -39,7 +42,9 @@ def denoise_bytes(
     width = unet["block_out_channels"][0]
     batch = images * (2 if guided else 1)
     activations = _UNET_WIDTHS * width * positions * batch * item_bytes
-    return int(activations + _LATENT_COPIES * _LATENT_CHANNELS * positions * images * _FLOAT32)
+    embeddings = _TEXT_TOKENS * unet["cross_attention_dim"] * batch * item_bytes
+    latents = _LATENT_COPIES * _LATENT_CHANNELS * positions * images * _FLOAT32
+    return int(activations + embeddings + latents + _SCHEDULER_BYTES)
 
 
 def vae_decode_bytes(vae: Mapping[str, Any], pixels: int) -> int:
@@ -47,7 +52,7 @@ def vae_decode_bytes(vae: Mapping[str, Any], pixels: int) -> int:
     widths = vae["block_out_channels"]
     inner = widths[min(1, len(widths) - 1)]
     peak = max(_DECODER_INNER_WIDTHS * inner, _DECODER_OUTER_WIDTHS * widths[0])
-    return int(peak * pixels * _FLOAT32)
+    return int((peak + _LATENTS_WIDTH) * pixels * _FLOAT32)
 
 
 def vae_encode_bytes(vae: Mapping[str, Any], pixels: int) -> int:

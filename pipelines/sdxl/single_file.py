@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
 from torch import nn
 
+from pipelines.integrity import check_missing, check_shapes
 from pipelines.sources import build_skeleton, packed_bytes
 from pipelines.weights import CheckpointError, read_header
 
 _PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _OTHERS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor", "image_encoder")
+_OPEN_CLIP = "conditioner.embedders.1.model."
 # One tensor that only this part of the original layout has.
 _LANDMARKS = {
     "text_encoder": "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight",
-    "text_encoder_2": "conditioner.embedders.1.model.ln_final.weight",
+    "text_encoder_2": f"{_OPEN_CLIP}ln_final.weight",
     "unet": "model.diffusion_model.input_blocks.0.0.weight",
     "vae": "first_stage_model.decoder.conv_in.weight",
+}
+# The library's own renaming, which reads shapes only and so needs no data.
+_RENAME: Mapping[str, Callable[[dict[str, torch.Tensor], Any], dict[str, torch.Tensor]]] = {
+    "text_encoder": lambda held, _: convert_ldm_clip_checkpoint(held),
+    "text_encoder_2": lambda held, module: convert_open_clip_checkpoint(module, held, _OPEN_CLIP),
+    "unet": lambda held, module: convert_ldm_unet_checkpoint(held, module.config),
+    "vae": lambda held, module: convert_ldm_vae_checkpoint(held, module.config),
 }
 
 
@@ -36,50 +51,53 @@ class SingleFileSource:
     ) -> None:
         self._file = file
         self._config_folder = config_folder
-        self._names = tuple(classes)
         self._dtype = dtype
-        _check_layout(file, self._names)
-        self.weight_bytes = sum(
-            packed_bytes(build_skeleton(config_folder / name, model_class, dtype))
+        self._skeletons = {
+            name: build_skeleton(config_folder / name, model_class, dtype)
             for name, model_class in classes.items()
-        )
+        }
+        self._check()
+        self.weight_bytes = sum(map(packed_bytes, self._skeletons.values()))
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (self._file,)
 
     def read(self) -> nn.Module:
-        _check_layout(self._file, self._names)
-        unused = [part for part in (*_PARTS, *_OTHERS) if part not in self._names]
-        try:
-            pipeline = StableDiffusionXLPipeline.from_single_file(
-                str(self._file),
-                config=str(self._config_folder),
-                dtype=self._dtype,
-                local_files_only=True,
-                add_watermarker=False,
-                **dict.fromkeys(unused),
-            )
-        except KeyError as error:
-            raise CheckpointError(self._file, f"tensor {error.args[0]} is missing") from error
-        # The library's converter answers a foreign architecture with whatever it stumbles over.
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
-            message = f"does not fit the configuration in {self._config_folder}: {error}"
-            raise CheckpointError(self._file, message) from error
-        parts = {name: getattr(pipeline, name) for name in self._names}
-        if len(parts) > 1:
-            return nn.ModuleDict(parts)
-        (module,) = parts.values()
-        assert isinstance(module, nn.Module)
-        return module
+        self._check()
+        unused = [part for part in (*_PARTS, *_OTHERS) if part not in self._skeletons]
+        pipeline = StableDiffusionXLPipeline.from_single_file(
+            str(self._file),
+            config=str(self._config_folder),
+            dtype=self._dtype,
+            local_files_only=True,
+            add_watermarker=False,
+            **dict.fromkeys(unused),
+        )
+        parts: dict[str, nn.Module] = {name: getattr(pipeline, name) for name in self._skeletons}
+        return nn.ModuleDict(parts) if len(parts) > 1 else next(iter(parts.values()))
 
-
-def _check_layout(file: Path, names: Sequence[str]) -> None:
-    tensors = read_header(file).tensors
-    for name in names:
-        if _LANDMARKS[name] not in tensors:
-            raise CheckpointError(
-                file,
-                f"tensor {_LANDMARKS[name]} is missing; an SDXL checkpoint in the original"
-                " one-file layout is expected",
-            )
+    def _check(self) -> None:
+        """Names and shapes against the configuration, from the header alone: the library would
+        leave a missing tensor without data, and fail over it without its name."""
+        header = read_header(self._file)
+        held = {
+            name: torch.empty(info.shape, dtype=info.dtype, device="meta")
+            for name, info in header.tensors.items()
+        }
+        for part, skeleton in self._skeletons.items():
+            if _LANDMARKS[part] not in held:
+                raise CheckpointError(
+                    self._file,
+                    f"tensor {_LANDMARKS[part]} is missing; an SDXL checkpoint in the original"
+                    " one-file layout is expected",
+                )
+            try:
+                renamed = _RENAME[part](dict(held), skeleton)
+            except KeyError as error:
+                check_missing(self._file, [str(error.args[0])])
+                raise
+            if not hasattr(skeleton, "text_model"):
+                renamed = {name.removeprefix("text_model."): t for name, t in renamed.items()}
+            check_shapes(self._file, {n: tuple(t.shape) for n, t in renamed.items()}, skeleton)
+            check_missing(self._file, set(skeleton.state_dict()) - set(renamed))

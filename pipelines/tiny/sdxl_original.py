@@ -6,6 +6,7 @@ Source: the inverse of what ``diffusers.loaders.single_file_utils`` reads.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -29,13 +30,6 @@ _UNET_ENDS = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
-_VAE_ATTENTION = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "proj_out",
-}
 _OPEN_CLIP = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -46,18 +40,17 @@ _OPEN_CLIP = {
 
 
 def original_state_dict(pipeline: Any) -> Tensors:
-    """All weights of an SDXL pipeline under their original names; VAE in four dimensions."""
+    """All weights of an SDXL pipeline, whose VAE has no attention, under their original names."""
     clip = {_wrapped(k): v for k, v in pipeline.text_encoder.state_dict().items()}
     open_clip = {_wrapped(k): v for k, v in pipeline.text_encoder_2.state_dict().items()}
+    unet = pipeline.unet.state_dict()
     layers = pipeline.unet.config.layers_per_block
     levels = len(pipeline.vae.config.block_out_channels)
     named: Tensors = {}
-    for key, value in pipeline.unet.state_dict().items():
-        named["model.diffusion_model." + _unet_name(key, layers)] = value
+    for key, value in unet.items():
+        named["model.diffusion_model." + _unet_name(key, layers, unet)] = value
     for key, value in pipeline.vae.state_dict().items():
-        name = _vae_name(key, levels)
-        flat = "mid.attn_1" in name and ".norm." not in name and value.ndim == 2
-        named["first_stage_model." + name] = value[:, :, None, None] if flat else value
+        named["first_stage_model." + _vae_name(key, levels)] = value
     for key, value in clip.items():
         named["conditioner.embedders.0.transformer." + key] = value
     for key, value in _open_clip(open_clip).items():
@@ -76,7 +69,7 @@ def _renamed(key: str, table: dict[str, str]) -> str:
     return key
 
 
-def _unet_name(key: str, layers: int) -> str:
+def _unet_name(key: str, layers: int, every: Collection[str]) -> str:
     if match := re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", key):
         kind, number, rest = match.groups()
         place = 1 if kind == "attentions" else 2 * int(number)
@@ -87,8 +80,8 @@ def _unet_name(key: str, layers: int) -> str:
         if kind == "downsamplers":
             return f"input_blocks.{first + layers + 1}.0.op.{rest.removeprefix('conv.')}"
         if kind == "upsamplers":
-            # Behind the resnet and the attention: only the last level lacks both it and this.
-            return f"output_blocks.{first + layers}.2.{rest}"
+            attention = f"up_blocks.{level}.attentions.0.norm.weight" in every
+            return f"output_blocks.{first + layers}.{2 if attention else 1}.{rest}"
         block = f"input_blocks.{first + int(number) + 1}"
         if way == "up":
             block = f"output_blocks.{first + int(number)}"
@@ -99,10 +92,8 @@ def _unet_name(key: str, layers: int) -> str:
 
 def _vae_name(key: str, levels: int) -> str:
     key = key.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
-    if match := re.match(r"(\w+)\.mid_block\.(resnets|attentions)\.(\d)\.(.*)", key):
-        side, kind, number, rest = match.groups()
-        if kind == "attentions":
-            return f"{side}.mid.attn_1.{_renamed(rest, _VAE_ATTENTION)}"
+    if match := re.match(r"(\w+)\.mid_block\.resnets\.(\d)\.(.*)", key):
+        side, number, rest = match.groups()
         return f"{side}.mid.block_{int(number) + 1}.{rest}"
     match = re.match(r"(\w+)\.(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.*)", key)
     if match is None:
