@@ -26,11 +26,16 @@ def store_cache(state: State, name: str, slots: list[Slot]) -> None:
     state.values[name] = kinds
 
 
-def fetch_cache(state: State, name: str, size: int) -> list[Slot]:
-    """The slots as stored, or ``size`` empty ones before the first chunk."""
-    kinds: list[str | None] = state.values.get(name, [None] * size)
+def take_cache(state: State, name: str, size: int) -> list[Slot]:
+    """The slots as stored, or ``size`` empty ones before the first chunk.
+
+    They leave the state, so that each old slot is freed as soon as the module replaces it: at
+    480p two whole caches would be 3.5 GiB more than one.
+    """
+    kinds: list[str | None] = state.values.pop(name, [None] * size)
     return [
-        state.tensors[f"{name}.{i}"] if kind == _TENSOR else kind for i, kind in enumerate(kinds)
+        state.tensors.pop(f"{name}.{i}") if kind == _TENSOR else kind
+        for i, kind in enumerate(kinds)
     ]
 
 

@@ -96,8 +96,7 @@ def _require_vae(path: Path, vae: dict[str, Any], transformer: dict[str, Any]) -
     ratios = vae.get("scale_factor_spatial", SPATIAL), vae.get("scale_factor_temporal", TEMPORAL)
     if ratios != (SPATIAL, TEMPORAL):
         raise CheckpointError(
-            path,
-            f"compresses {ratios[0]}x{ratios[1]}, not {SPATIAL}x in space, {TEMPORAL}x in time",
+            path, f"compresses {ratios[0]}x in space, {ratios[1]}x in time, not 8x and 4x"
         )
     latents = vae.get("z_dim", _LATENT_CHANNELS)
     made = transformer.get("out_channels", _LATENT_CHANNELS)

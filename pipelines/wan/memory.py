@@ -15,6 +15,7 @@ from pipelines.wan.prompt import TOKENS_MAX
 from pipelines.wan.vae import SPATIAL, TEMPORAL, latent_frames
 
 _FP32 = 4
+_TABLES = 64 * 1024  # the scheduler's
 _LATENTS_ALIVE = 12  # noise twice, latents, the scheduler's history and its temporaries
 _DECODE_TENSORS = 6.5  # of the last block's width, per frame of a chunk
 _ENCODE_TENSORS = 5.6  # of the first block's width, per frame of a chunk
@@ -22,11 +23,14 @@ _CHUNK_PIXELS = 36  # RGB values per pixel of a chunk, its masked copy and the g
 
 
 def encode_bytes(config: dict[str, Any], itemsize: int, prompts: int) -> int:
-    """umT5 over 512 tokens: in attention the scores with their bias, or the gated feed-forward."""
+    """umT5 over 512 tokens: the integer buckets of its position bias, attention with that bias, or
+    the gated feed-forward, whichever is most."""
     tokens, width = TOKENS_MAX, config["d_model"]
-    attention = tokens**2 * (config["num_heads"] * (2 * itemsize + 14) + 24) + 12 * tokens * width
-    feed_forward = tokens * itemsize * (5 * config["d_ff"] + 4 * width)
-    return int(max(attention, feed_forward) + prompts * tokens * width * itemsize)
+    buckets = 56 * tokens**2
+    attention = itemsize * tokens * (3 * tokens * config["num_heads"] + 6 * width)
+    feed_forward = itemsize * tokens * 4 * (config["d_ff"] + width)
+    embeddings = itemsize * tokens * width * prompts
+    return int(max(buckets, attention, feed_forward) + embeddings)
 
 
 def denoise_bytes(
@@ -49,8 +53,8 @@ def denoise_bytes(
     channels = config.get("out_channels", 16) * _LATENTS_ALIVE
     if request.mode != "none":
         channels += 2 * config.get("vace_in_channels", config.get("in_channels", 16))
-    text = TOKENS_MAX * itemsize * (prompts * config.get("text_dim", 4096) + 4 * width)
-    return int(frames * pixels * (patch / 4 + _FP32 * channels) + text)
+    text = TOKENS_MAX * itemsize * (prompts * config.get("text_dim", 4096) + 8 * width)
+    return int(frames * pixels * (patch / 4 + _FP32 * channels) + text) + _TABLES
 
 
 def decode_bytes(config: dict[str, Any], request: VideoRequest) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.images import to_pixels
 from pipelines.state import State
-from pipelines.wan.cache import drop, fetch_cache, store_cache
+from pipelines.wan.cache import drop, store_cache, take_cache
 
 # Frames of video in a latent frame; the first latent frame holds one.
 TEMPORAL = 4
@@ -42,11 +42,9 @@ def encode_chunk(
 ) -> None:
     """Encode one chunk, (1, 3, frames, height, width) in -1..1, as part ``stream.chunk``.
 
-    The cache of the stream before is dropped at chunk 0: streams are encoded one after the other.
+    Streams share one cache: each is encoded to its end before the next.
     """
-    if chunk == 0:
-        drop(state, _CACHE)
-    slots = fetch_cache(state, _CACHE, vae._cached_conv_counts["encoder"])
+    slots = take_cache(state, _CACHE, vae._cached_conv_counts["encoder"])
     part = vae.encoder(pixels.to(vae.dtype), feat_cache=slots, feat_idx=[0])
     store_cache(state, _CACHE, slots)
     state.tensors[f"{stream}.{chunk}"] = part
@@ -75,7 +73,7 @@ def begin_decode(vae: AutoencoderKLWan, state: State, latents: torch.Tensor) -> 
 
 def decode_chunk(vae: AutoencoderKLWan, state: State, chunk: int) -> NDArray[np.uint8]:
     """The frames of one latent frame, (frames, height, width, 3). Raises ``NotFinite``."""
-    slots = fetch_cache(state, _CACHE, vae._cached_conv_counts["decoder"])
+    slots = take_cache(state, _CACHE, vae._cached_conv_counts["decoder"])
     latent = state.tensors[_INPUT][:, :, chunk : chunk + 1]
     decoded = vae.decoder(latent, feat_cache=slots, feat_idx=[0], first_chunk=chunk == 0)
     store_cache(state, _CACHE, slots)
