@@ -14,6 +14,7 @@ _PLAIN = "WanTransformer3DModel"
 _VACE = "WanVACETransformer3DModel"
 _LATENT_CHANNELS = 16
 _IMAGE_CHANNELS = 36
+_CONTROL_CHANNELS = 96
 _PATCH = [1, 2, 2]
 
 
@@ -53,14 +54,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     _require_single_stage(path, index)
     transformer = read_config(path / "transformer" / "config.json")
     vae = read_config(path / "vae" / "config.json")
+    text_encoder = read_config(path / "text_encoder" / "config.json")
     scheduler = read_config(path / "scheduler" / "scheduler_config.json")
     _require_vae(path / "vae", vae, transformer)
     _require_flow(path / "scheduler", scheduler)
+    _require_width(path / "text_encoder", text_encoder, transformer)
     return Checkpoint(
         path,
         transformer,
         vae,
-        read_config(path / "text_encoder" / "config.json"),
+        text_encoder,
         scheduler,
         None
         if transformer.get("image_dim") is None
@@ -115,10 +118,19 @@ def _require_flow(path: Path, scheduler: dict[str, Any]) -> None:
         raise CheckpointError(path, "use_dynamic_shifting and solver_p are not supported")
 
 
+def _require_width(path: Path, text_encoder: dict[str, Any], transformer: dict[str, Any]) -> None:
+    made, wanted = text_encoder.get("d_model"), transformer.get("text_dim", 4096)
+    if made != wanted:
+        raise CheckpointError(path, f"d_model is {made!r}, the transformer reads {wanted!r}")
+
+
 def _modes(path: Path, config: dict[str, Any]) -> tuple[ReferenceMode, ...]:
     name, channels = config.get("_class_name"), config.get("in_channels", _LATENT_CHANNELS)
     if config.get("patch_size", _PATCH) != _PATCH:
         raise CheckpointError(path, f"patch_size is {config['patch_size']}, not {_PATCH}")
+    control = config.get("vace_in_channels", _CONTROL_CHANNELS)
+    if name == _VACE and control != _CONTROL_CHANNELS:
+        raise CheckpointError(path, f"vace_in_channels is {control}, not {_CONTROL_CHANNELS}")
     if name == _VACE and channels == _LATENT_CHANNELS and config.get("image_dim") is None:
         return ("none", "single", "start", "end", "both")
     if name == _PLAIN and channels == _LATENT_CHANNELS and config.get("image_dim") is None:

@@ -27,8 +27,8 @@ def encode_bytes(config: dict[str, Any], itemsize: int, prompts: int) -> int:
     the gated feed-forward, whichever is most."""
     tokens, width = TOKENS_MAX, config["d_model"]
     buckets = 56 * tokens**2
-    attention = itemsize * tokens * (3 * tokens * config["num_heads"] + 6 * width)
-    feed_forward = itemsize * tokens * 4 * (config["d_ff"] + width)
+    attention = itemsize * tokens * (3 * tokens * config.get("num_heads", 6) + 6 * width)
+    feed_forward = itemsize * tokens * 4 * (config.get("d_ff", 1024) + width)
     embeddings = itemsize * tokens * width * prompts
     return int(max(buckets, attention, feed_forward) + embeddings)
 
@@ -101,10 +101,11 @@ def condition_bytes(config: dict[str, Any], request: VideoRequest) -> int:
 
 def image_bytes(config: dict[str, Any], images: int) -> int:
     """The image encoder, in fp32, with every layer's hidden state as the library asks for them."""
-    width = config["hidden_size"]
-    tokens = (config["image_size"] // config["patch_size"]) ** 2 + 1
-    tensors = config["num_hidden_layers"] + 13 + 2 * config["intermediate_size"] / width
-    return int(images * _FP32 * (tokens * width * tensors + 6 * config["image_size"] ** 2))
+    width, side = config.get("hidden_size", 768), config.get("image_size", 224)
+    tokens = (side // config.get("patch_size", 32)) ** 2 + 1
+    tensors = config.get("num_hidden_layers", 12) + 13
+    inner = 2 * config.get("intermediate_size", 3072)
+    return int(images * _FP32 * (tokens * (width * tensors + inner) + 6 * side**2))
 
 
 def _widths(config: dict[str, Any], base_key: str = "base_dim") -> list[int]:

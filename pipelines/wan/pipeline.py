@@ -73,11 +73,12 @@ class Wan:
         prompts = {"prompt": video.prompt}
         if guided(video):
             prompts["negative_prompt"] = video.negative_prompt
-        cut = {field: self._tokenizer.tokens_cut(text) for field, text in prompts.items()}
+        counts = {field: self._tokenizer.count(text) for field, text in prompts.items()}
         return tuple(
-            f"{field}: cut after {TOKENS_MAX} tokens, {count} left out"
-            for field, count in cut.items()
-            if count
+            f"{field}: has {count} tokens with its end mark, of which {TOKENS_MAX} are read;"
+            f" the last {count - TOKENS_MAX} are cut"
+            for field, count in counts.items()
+            if count > TOKENS_MAX
         )
 
     def begin(self, request: Request) -> State:

@@ -30,10 +30,10 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
 
-    def tokens_cut(self, prompt: str) -> int:
-        """How many tokens of the cleaned prompt, its end token counted, do not fit."""
+    def count(self, prompt: str) -> int:
+        """Tokens of the cleaned prompt with its end mark, were it not cut."""
         with self._lock:
-            return max(0, len(self._tokenizer(prompt_clean(prompt)).input_ids) - TOKENS_MAX)
+            return len(self._tokenizer(prompt_clean(prompt)).input_ids)
 
     def __call__(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask, (1, 512) each, of the cleaned prompt."""

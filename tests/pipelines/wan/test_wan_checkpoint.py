@@ -102,6 +102,16 @@ SPOILT = {
         "use_dynamic_shifting",
     ),
     "another patch": ("transformer/config.json", {"patch_size": [1, 4, 4]}, "patch_size"),
+    "another text width": (
+        "text_encoder/config.json",
+        {"d_model": 64},
+        "d_model is 64, the transformer reads 32",
+    ),
+    "other control": (
+        "transformer/config.json",
+        {"_class_name": "WanVACETransformer3DModel", "vace_in_channels": 48},
+        "vace_in_channels is 48, not 96",
+    ),
     "20 channels": ("transformer/config.json", {"in_channels": 20}, "20 input channels"),
     "another class": (
         "transformer/config.json",

@@ -112,11 +112,12 @@ def test_a_prompt_that_is_cut_is_counted(t2v, ask):
     assert t2v.warnings(ask(prompt=fits)) == ()
     over = ask(prompt=fits + "bc", negative_prompt=fits + "d")
     assert t2v.warnings(over) == (
-        "prompt: cut after 512 tokens, 2 left out",
-        "negative_prompt: cut after 512 tokens, 1 left out",
+        "prompt: has 514 tokens with its end mark, of which 512 are read; the last 2 are cut",
+        "negative_prompt: has 513 tokens with its end mark, of which 512 are read;"
+        " the last 1 are cut",
     )
     unguided = dataclasses.replace(over, guidance_scale=1.0)
-    assert t2v.warnings(unguided) == ("prompt: cut after 512 tokens, 2 left out",)
+    assert t2v.warnings(unguided) == t2v.warnings(over)[:1]
 
 
 def test_prompts_are_counted_as_they_will_be_cleaned(t2v, ask):
@@ -133,7 +134,7 @@ def test_one_thread_at_a_time_asks_the_tokenizer():
 
     tokenizer = Tokenizer(Library())
     assert tokenizer("a cat") == ([[0] * 600], [[1] * 600])
-    assert tokenizer.tokens_cut("a cat") == 0
+    assert tokenizer.count("a cat") == 1
     assert not tokenizer._lock.locked()
 
 
