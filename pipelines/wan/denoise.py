@@ -54,7 +54,7 @@ def denoise_step(
     device: torch.device,
 ) -> None:
     """Predict the noise, with guidance where there are negative embeddings, and move ``latents``
-    one scheduler step on."""
+    one scheduler step on. The last step leaves nothing else in the state."""
     if isinstance(transformer, WanVACETransformer3DModel) and CONTROL not in state.tensors:
         transformer = plain_view(transformer)
     if state.step == 0:
@@ -67,7 +67,11 @@ def denoise_step(
     if NEGATIVE in state.tensors:
         unguided = _predict(transformer, state, latents, time, NEGATIVE)
         noise = unguided + request.guidance_scale * (noise - unguided)
-    state.tensors[LATENTS] = scheduler.step(noise, time, latents, return_dict=False)[0]
+    latents = scheduler.step(noise, time, latents, return_dict=False)[0]
+    if state.step == request.steps - 1:
+        state.tensors, state.values = {LATENTS: latents}, {}
+        return
+    state.tensors[LATENTS] = latents
     store_scheduler(scheduler, state)
 
 

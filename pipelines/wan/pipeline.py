@@ -127,9 +127,7 @@ class Wan:
     def _decode(self, state: State, request: VideoRequest) -> tuple[Output, ...]:
         vae = self._parts["vae"].module
         if state.step == 0:
-            latents = state.tensors[LATENTS][:, :, reference_frames(request) :]
-            state.tensors = {}
-            state.values = {}
+            latents = state.tensors.pop(LATENTS)[:, :, reference_frames(request) :]
             begin_decode(vae, state, latents)
         made = torch.from_numpy(decode_chunk(vae, state, state.step))
         state.tensors[f"{_FRAMES}.{state.step}"] = made

@@ -181,3 +181,7 @@ def test_a_state_is_small_where_a_run_is_paused(vace, ask, device):
     back = restore(dump(state), device.torch)
     assert back.values == state.values
     assert back.tensors.keys() == state.tensors.keys()
+    vace.step(state, CancelToken())
+    assert (state.phase, state.step) == ("decode", 0)
+    assert set(state.tensors) == {"latents"}
+    assert state.device_bytes == state.tensors["latents"].nbytes
