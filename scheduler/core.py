@@ -152,10 +152,32 @@ class Scheduler:
         self._loading.forget_failures(self._now)
         if self._draining:
             return
+        if self._target is not None and self._crowded_out(self._target.job):
+            self._target = None
         if self._target is None:
+            self._break_lock()
             self._choose(self._policy.choose(self._index, self._now))
         if self._target is not None:
             self._bring_in(self._target)
+
+    def _crowded_out(self, job: Job) -> bool:
+        """Whether the run that it was chosen to preempt left more state than was claimed."""
+        return not self._index.runs and not self._index.admits(job)
+
+    def _break_lock(self) -> None:
+        """Where jobs carry more than they claimed, it may be that no begun job fits any more: then
+        the one that needs most must go, or all would wait for ever."""
+        index = self._index
+        begun = index.begun
+        while begun and not index.runs and not any(index.fits(job) for job in begun.values()):
+            job = max(begun.values(), key=lambda j: (j.carried + j.run_bytes[j.phase], j.id))
+            others = sum(j.carried for j in begun.values()) - job.carried
+            detail = (
+                f"phase {job.current.name} needs {job.run_bytes[job.phase]} bytes on the device "
+                f"beside {job.carried} of its own state and {others} of other jobs', "
+                f"the budget is {self._budget.device_bytes}"
+            )
+            self._settle(job, Outcome.FAILED, Fault.OUT_OF_MEMORY, detail)
 
     def _choose(self, decision: Decision) -> None:
         if decision.job is None or (self._index.runs and not decision.preempt):
@@ -250,14 +272,13 @@ class Scheduler:
         self._index.remove(job)
         self._commands.append(m.Settle(job.id, outcome, fault, detail))
 
-    def _settle_if_doomed(self, job: Job) -> bool:
+    def _settle_if_doomed(self, job: Job) -> None:
         """Fail a job that needs what cannot be had; a drain hands it back instead."""
         for name in () if self._draining else job.needs:
             failure = self._index.residencies[name].failure
             if failure is not None and failure.permanent:
                 self._settle(job, Outcome.FAILED, Fault.LOAD, f"{name}: {failure.detail}")
-                return True
-        return False
+                return
 
     # Components -----------------------------------------------------------------------------------
 
@@ -348,17 +369,7 @@ class Scheduler:
 
     def _park(self, job: Job, standing: Standing, state_bytes: int) -> None:
         """A run has ended, its job goes on later: its state stays on the device meanwhile."""
-        index = self._index
-        index.carry(job, state_bytes)
+        self._index.carry(job, state_bytes)
         job.move(standing)
-        index.park(job)
-        if not self._settle_if_doomed(job) and not self._draining and not index.safe():
-            others = sum(j.carried for j in index.begun.values() if j is not job)
-            self._settle(
-                job,
-                Outcome.FAILED,
-                Fault.OUT_OF_MEMORY,
-                f"it carries {state_bytes} bytes of state into phase {job.current.name}; with "
-                f"{others} of other jobs' state, {self._budget.device_bytes} bytes of device "
-                "are too few for every job to go on",
-            )
+        self._index.park(job)
+        self._settle_if_doomed(job)

@@ -219,20 +219,19 @@ class Index:
                 for j in self.begun.values()
             ]
             return safe(others if mine.begun else [*others, mine.claimed], budget)
-        if mine.begun or not self.begun:
+        if mine.begun:
+            return self.fits(mine)
+        if not self.begun:
             return True
         claim, claimed = mine.claimed, self._claimed
         spread = max(claimed.peak - claimed.held, claim.peak - claim.held)
         return claimed.held + claim.held + spread <= budget
 
-    def safe(self) -> bool:
-        """Whether every begun job can still run its next phase, with all others' state in place."""
-        if len(self.begun) > 1:
-            return self._claimed.peak <= self.ledger.device.budget
-        return all(
-            job.carried + job.run_bytes[job.phase] <= self.ledger.device.budget
-            for job in self.begun.values()
-        )
+    def fits(self, job: Job) -> bool:
+        """Whether a begun job could run its next phase alone beside the state of all others. Where
+        no job carries more than it claimed, it always can."""
+        carried = sum(j.carried for j in self.begun.values())
+        return carried + job.run_bytes[job.phase] <= self.ledger.device.budget
 
 
 def _entry(job: Job) -> _Entry:

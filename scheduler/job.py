@@ -18,7 +18,9 @@ Once *begun* (its first ``Start`` was issued) a job carries state on the device 
 run, until it is settled. Claims keep begun jobs from locking each other out: a set of them is
 *safe* if each, with the device to itself but for the state of all others, could run any phase it
 has left. A job is begun only into a safe set, and claims only shrink as phases go by, so that at
-any time every begun job can go on, in any order. A job alone is always safe: it was not refused.
+any time every begun job can go on, in any order. A job that is alone may always begin: it was not
+refused. Where a state outgrows its claim all this no longer holds: then whoever still fits goes on,
+and if nobody does, the job that needs most fails.
 """
 
 from __future__ import annotations

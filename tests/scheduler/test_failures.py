@@ -274,21 +274,46 @@ def test_state_that_leaves_no_room_for_the_next_phase_fails_the_job(state: int, 
     else:
         assert said == ["Settle x failed"]
         assert s.books.settled["x"].fault is Fault.OUT_OF_MEMORY
-        assert "carries 61 bytes of state into phase denoise" in s.books.settled["x"].detail
+        assert s.books.settled["x"].detail == (
+            "phase denoise needs 40 bytes on the device beside 61 of its own state and 0 of other "
+            "jobs', the budget is 100"
+        )
     s.assert_settled()
 
 
-def test_state_that_would_lock_another_out_fails_the_job_that_grew() -> None:
-    """x may still claim 30 + 50 of 110; y said it would carry 2 bytes and comes with 31."""
+@pytest.mark.parametrize("state", [30, 31, 61])
+def test_if_no_begun_job_fits_any_more_the_one_that_needs_most_goes(state: int) -> None:
+    """x carries 30 bytes into a phase of 50 at 110; y said it would carry 2 and comes with more."""
     s = Shell({"a": 10, "b": 40}, device=110, honest=False)
     s.warm("a", "b")
-    s.arrive("x", phase("a", work=30, state_max=30), phase("b", work=10, seconds=99.0))
+    s.arrive("x", phase("a", work=30, state_max=30), phase("b", work=10, seconds=20.0))
     s.arrive("y", phase("a", work=30, state_max=2), phase("b", work=10, seconds=9.0))
     s.finish(state=30)
     assert s.running() == "y"
-    assert s.finish(state=31) == ["Settle y failed", "Start x:1"]
-    assert "31 bytes of state" in s.books.settled["y"].detail
-    assert "with 30 of other jobs' state" in s.books.settled["y"].detail
+    s.finish(state=state)
+    if state == 30:
+        s.play_out()
+        assert set(s.outcomes().values()) == {Outcome.FINISHED}
+    else:
+        assert s.books.settled["y"].fault is Fault.OUT_OF_MEMORY
+        assert "and 30 of other jobs'" in s.books.settled["y"].detail
+        s.play_out()
+        assert s.outcomes()["x"] is Outcome.FINISHED
+
+
+def test_a_job_that_no_longer_fits_waits_for_those_that_do() -> None:
+    """x has waited too long and would go first, but not beside the 31 bytes that y has come to."""
+    s = Shell({"a": 10, "b": 70}, device=100, honest=False)
+    s.warm("a")
+    s.arrive("x", phase("a", work=20, state_max=1), phase("b", work=0, seconds=9.0))
+    s.arrive("y", phase("a", work=20, state_max=1), phase("a", work=1, seconds=2.0))
+    s.finish(state=1)
+    assert s.running() == "y"
+    s.now = 700.0
+    assert s.finish(state=31) == ["Start y:1"]
+    assert s.finish() == ["Settle y finished", "Stage b"]
+    s.play_out()
+    assert s.outcomes()["x"] is Outcome.FINISHED
 
 
 def test_what_a_phase_was_entered_with_bounds_what_comes_out_of_it() -> None:

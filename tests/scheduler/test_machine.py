@@ -132,8 +132,6 @@ class Machine(RuleBasedStateMachine):
             for job in self.shell.books.unsettled():
                 self.shell.cancel(job)
         self.shell.assert_settled()
-        for settle in self.shell.books.settled.values():
-            assert "bytes of state into" not in settle.detail or "with 0 of" in settle.detail
 
 
 class WildMachine(Machine):

@@ -189,6 +189,19 @@ def test_no_preemption_where_the_paused_state_could_lock_both_out() -> None:
         assert s.outcomes() == {"x": Outcome.FINISHED, "y": Outcome.FINISHED}
 
 
+def test_the_choice_is_made_anew_if_the_pause_leaves_too_little_room() -> None:
+    s, policy = shell(device=85, honest=False)
+    s.arrive("x", phase("a", work=20, steps=9))
+    s.set_up()
+    policy.wanted = ["y"]
+    s.arrive("y", phase("b", work=25))
+    s.set_up()
+    assert s.pause(step=1, state=21) == ["Resume x:0"]
+    assert s.finish() == ["Settle x finished", "Evict a", "Load b"]
+    s.play_out()
+    assert s.outcomes()["y"] is Outcome.FINISHED
+
+
 def test_out_of_memory_after_a_resume_resumes_once_more() -> None:
     s, policy = shell()
     s.arrive("x", phase("a", work=5, steps=9))
