@@ -19,6 +19,7 @@ from ourvidz.adapters.references import GuardedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.config import Settings
+from ourvidz.config.urls import local_url
 from ourvidz.ports import AssetStore, Clock, Executor, Notifier
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.delivery import Delivery
@@ -52,12 +53,13 @@ async def open_service(
     and the configured store. Raises ``DataDirError``.
     """
     clock = clock or SystemClock()
-    executor = executor or _device(settings)
     store = store or FolderStore(settings.store.dir, settings.store.concurrent_max)
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
+        # First of all: a second service must be refused before it takes seconds and memory.
         await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA)
         stack.push_async_callback(database.aclose)
+        executor = executor or _device(settings)
         await executor.open()
         notifier = None
         if settings.callback.url:
@@ -188,7 +190,8 @@ def _join(
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that runs, and the base URL of its API (empty where it is switched off)."""
+    """A service that runs, and the base URL at which this machine reaches its API (empty where it
+    is switched off)."""
 
     service: Service
     url: str
@@ -207,7 +210,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         if settings.http.enabled:
             api = create_api(service, settings)
             port = await tasks.start(serve, api, settings)
-            url = f"http://{settings.http.host}:{port}"
+            url = local_url(settings.http.host, port)
         async with anyio.create_task_group() as service_task:
             await service_task.start(service.run)
             try:

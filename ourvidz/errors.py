@@ -27,6 +27,12 @@ class DataDirError(OurVidzError):
     """The data directory (``service.data_dir``) cannot hold the journal."""
 
 
+class DataDirBusy(DataDirError):
+    """Another service works in the data directory (``service.data_dir``)."""
+
+    retryable = True
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong with the configuration.

@@ -1,0 +1,129 @@
+"""Serving until a signal, and a way out of the process that no stuck thread can block.
+
+The first signal starts the drain. A worker thread that is stuck in a driver can be neither
+interrupted nor joined, so leaving is bounded from outside: from the moment the service stops, for
+whatever reason, a timer runs, and where it strikes the process ends without unwinding. Nothing is
+lost by that, or by a kill: queues and journal are durable, and what was claimed goes back to its
+queue when the service starts again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+
+from ourvidz import logs
+from ourvidz.app import Running, running
+from ourvidz.cli.exits import expected
+from ourvidz.cli.models import ensure_tiny
+from ourvidz.config import Settings
+
+log = structlog.get_logger()
+
+# What leaving may take beyond the drain's deadline: runs that were told to stop reach their next
+# check, open requests end, the journal is closed.
+MARGIN_SECONDS = 10.0
+
+Open = Callable[[Settings], AbstractAsyncContextManager[Running]]
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal; returns the exit code. Raises ``OurVidzError`` where the service
+    cannot start."""
+    logs.configure(settings.logging.format, settings.logging.level, settings.logging.log_prompts)
+    ensure_tiny(settings)
+    try:
+        anyio.run(serve, settings)
+    except Exception as error:
+        if (known := expected(error)) is not None:
+            raise known from None
+        log.exception("service_crashed")
+        return os.EX_SOFTWARE
+    return os.EX_OK
+
+
+@dataclass(slots=True)
+class WayOut:
+    """Ends the process at once, by ``leave`` with an exit code; a supervisor may start it again."""
+
+    leave: Callable[[int], object] = os._exit
+    _timer: threading.Timer | None = None
+
+    def now(self, reason: str) -> None:
+        threads = [thread.name for thread in threading.enumerate()]
+        log.error("hard_exit", reason=reason, threads=threads)
+        self.leave(os.EX_TEMPFAIL)
+
+    def arm(self, seconds: float) -> None:
+        """Leave in so many seconds, unless the process has ended by then."""
+        self._timer = threading.Timer(seconds, self.now, ["the drain took too long"])
+        # It must not keep alive the process that it is to end.
+        self._timer.daemon = True
+        self._timer.start()
+
+    def disarm(self) -> None:
+        """For a process that goes on."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+@dataclass(slots=True)
+class _Stop:
+    """Whether the service is to stop; before it serves, ``starting`` is cancelled instead."""
+
+    starting: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    serving: bool = False
+
+    def ask(self) -> None:
+        self.asked.set()
+        if not self.serving:
+            self.starting.cancel()
+
+
+async def serve(
+    settings: Settings, open_service: Open = running, way_out: WayOut | None = None
+) -> None:
+    """Open the service, serve until a signal, drain.
+
+    Raises what the service raises, alone or in groups.
+    """
+    way_out = way_out or WayOut()
+    stop = _Stop()
+    with anyio.open_signal_receiver(*_signals()) as signals:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_obey, signals, stop, way_out)
+            with stop.starting:
+                async with open_service(settings) as live:
+                    stop.serving = True
+                    log.info("service_ready", url=live.url, pid=os.getpid())
+                    try:
+                        await stop.asked.wait()
+                    finally:
+                        way_out.arm(settings.service.drain_seconds + MARGIN_SECONDS)
+            log.info("service_stopped")
+            tasks.cancel_scope.cancel()
+
+
+def _signals() -> list[signal.Signals]:
+    """Those that stop the service. What was ignored at the start (``nohup``, a shell's background
+    job) stays ignored."""
+    stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return [number for number in stopping if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+async def _obey(signals: AsyncIterator[signal.Signals], stop: _Stop, way_out: WayOut) -> None:
+    """SIGHUP hurries nobody: a terminal that closes may send it several times over."""
+    async for number in signals:
+        if not stop.asked.is_set():
+            log.info("stop_requested", signal=number.name)
+            stop.ask()
+        elif number is not signal.SIGHUP:
+            way_out.now(f"{number.name} while stopping")
