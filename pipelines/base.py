@@ -55,12 +55,17 @@ class CancelToken:
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
-    """A phase of one request: which components together, peak activation bytes, step count."""
+    """A phase of one request: which components together, peak activation bytes, step count.
+
+    ``state_bytes`` bounds what the run's state holds on the device at any of the phase's step
+    boundaries and at its end.
+    """
 
     name: str
     components: tuple[str, ...]
     working_bytes: int
     steps: int
+    state_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,7 +293,12 @@ def _untold(run: _Run, text: str) -> str:
 
 def _phase(plan: PhasePlan, step_seconds: float) -> Phase:
     return Phase(
-        plan.name, plan.components, plan.working_bytes, step_seconds * plan.steps, plan.steps
+        plan.name,
+        plan.components,
+        plan.working_bytes,
+        step_seconds * plan.steps,
+        plan.steps,
+        plan.state_bytes,
     )
 
 

@@ -9,6 +9,8 @@ import torch
 
 _FLOAT32 = 4
 _INT64 = 8
+# A CPU generator's state has 5,056 bytes.
+_GENERATOR = 8 * 1024
 # float32 scores warped, sorted with int64 indices, their softmax, its sum, masks and noise
 _SAMPLING = 48
 
@@ -61,6 +63,11 @@ class TextShape:
         first = self.kv_bytes * prompt_tokens + self._activations(prompt_tokens)
         last = cache + growing + self._activations(1) + logits
         return max(first, last)
+
+    def state_bytes(self, prompt_tokens: int, tokens: int) -> int:
+        """An upper bound for what a run carries between two tokens: the full cache, the generator
+        and the last token's odds and ends."""
+        return self.kv_bytes * (prompt_tokens + tokens) + _GENERATOR
 
     def _activations(self, tokens: int) -> int:
         """The widest moment of a layer: the feed-forward part, whose inner width is at least twice

@@ -89,7 +89,11 @@ class QwenPipeline:
         working = self._shape.working_bytes(len(prompt), text.max_tokens)
         return (
             PhasePlan(
-                PHASE, (self._model.name,), math.ceil(working * self._factor), text.max_tokens
+                PHASE,
+                (self._model.name,),
+                math.ceil(working * self._factor),
+                text.max_tokens,
+                self._shape.state_bytes(len(prompt), text.max_tokens),
             ),
         )
 

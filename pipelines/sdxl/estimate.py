@@ -27,6 +27,12 @@ _DECODER_INNER_WIDTHS = 3
 _DECODER_OUTER_WIDTHS = 6
 _LATENTS_WIDTH = 1
 _ENCODER_WIDTHS = 5
+# Latents and up to five more in the history of the multistep schedulers.
+_LATENTS_CARRIED = 6
+# The pooled embedding and the sizes are less than this many tokens' worth.
+_POOLED = 2
+# A CPU generator's state has 5,056 bytes.
+_GENERATOR_BYTES = 8 * 1024
 
 
 def encode_bytes(text_configs: Sequence[Mapping[str, Any]], item_bytes: int) -> int:
@@ -45,6 +51,16 @@ def denoise_bytes(
     embeddings = _TEXT_TOKENS * unet["cross_attention_dim"] * batch * item_bytes
     latents = _LATENT_COPIES * _LATENT_CHANNELS * positions * images * _FLOAT32
     return int(activations + embeddings + latents + _SCHEDULER_BYTES)
+
+
+def state_bytes(
+    unet: Mapping[str, Any], positions: int, images: int, guided: bool, item_bytes: int
+) -> int:
+    """Embeddings, latents with the scheduler's history, and one generator an image."""
+    prompts = 2 if guided else 1
+    embeddings = (_TEXT_TOKENS + _POOLED) * unet["cross_attention_dim"] * prompts * item_bytes
+    latents = _LATENTS_CARRIED * _LATENT_CHANNELS * positions * images * _FLOAT32
+    return int(embeddings + latents + images * _GENERATOR_BYTES + _SCHEDULER_BYTES)
 
 
 def vae_decode_bytes(vae: Mapping[str, Any], pixels: int) -> int:

@@ -51,11 +51,23 @@ class SdxlPipeline:
         found = self._checkpoint
         item_bytes = found.dtype.itemsize
         pixels = image.width * image.height
+        state_bytes = estimate.state_bytes(
+            found.unet,
+            positions=pixels // self._scale**2,
+            images=image.images,
+            guided=image.guidance_scale > 1,
+            item_bytes=item_bytes,
+        )
+
+        def phase(name: str, part: str, working_bytes: int, steps: int) -> PhasePlan:
+            padded = math.ceil(working_bytes * self._factor)
+            return PhasePlan(name, (f"{self.name}.{part}",), padded, steps, state_bytes)
+
         encode_bytes = estimate.encode_bytes(found.text, item_bytes)
-        phases = [self._phase("encode", "text_encoders", encode_bytes, 1)]
+        phases = [phase("encode", "text_encoders", encode_bytes, 1)]
         if image.strength is not None:
             condition_bytes = estimate.vae_encode_bytes(found.vae, pixels)
-            phases.append(self._phase("condition", "vae", condition_bytes, 1))
+            phases.append(phase("condition", "vae", condition_bytes, 1))
         rounds, together = (image.images, 1) if image.bitwise else (1, image.images)
         denoise_bytes = estimate.denoise_bytes(
             found.unet,
@@ -65,14 +77,10 @@ class SdxlPipeline:
             item_bytes=item_bytes,
         )
         schedule = len(found.sampler.timesteps(image.steps, image.strength))
-        phases.append(self._phase("denoise", "unet", denoise_bytes, schedule * rounds))
+        phases.append(phase("denoise", "unet", denoise_bytes, schedule * rounds))
         decode_bytes = estimate.vae_decode_bytes(found.vae, pixels)
-        phases.append(self._phase("decode", "vae", decode_bytes, image.images))
+        phases.append(phase("decode", "vae", decode_bytes, image.images))
         return tuple(phases)
-
-    def _phase(self, name: str, part: str, working_bytes: int, steps: int) -> PhasePlan:
-        padded = math.ceil(working_bytes * self._factor)
-        return PhasePlan(name, (f"{self.name}.{part}",), padded, steps)
 
     def warnings(self, request: Request) -> tuple[str, ...]:
         image = self._checked(request)
@@ -120,6 +128,12 @@ class SdxlPipeline:
     def _checked(self, request: Request) -> ImageRequest:
         if not isinstance(request, ImageRequest):
             raise UnsupportedRequest("type", f"{self.name} makes images only")
+        for field, text in (
+            ("prompt", request.prompt),
+            ("negative_prompt", request.negative_prompt),
+        ):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise UnsupportedRequest(field, f"{field}: holds half a surrogate pair")
         for field, value in (("width", request.width), ("height", request.height)):
             if value < self._scale or value % self._scale:
                 raise UnsupportedRequest(

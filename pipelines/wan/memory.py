@@ -17,6 +17,7 @@ from pipelines.wan.vae import SPATIAL, TEMPORAL, latent_frames
 _FP32 = 4
 _TABLES = 64 * 1024  # the scheduler's
 _LATENTS_ALIVE = 12  # noise twice, latents, the scheduler's history and its temporaries
+_LATENTS_CARRIED = 6  # latents, the last sample, the scheduler's two to four outputs
 _DECODE_TENSORS = 6.5  # of the last block's width, per frame of a chunk
 _ENCODE_TENSORS = 5.6  # of the first block's width, per frame of a chunk
 _CHUNK_PIXELS = 36  # RGB values per pixel of a chunk, its masked copy and the given frames
@@ -55,6 +56,19 @@ def denoise_bytes(
         channels += 2 * config.get("vace_in_channels", config.get("in_channels", 16))
     text = TOKENS_MAX * itemsize * (prompts * config.get("text_dim", 4096) + 8 * width)
     return int(frames * pixels * (patch / 4 + _FP32 * channels) + text) + _TABLES
+
+
+def state_bytes(
+    config: dict[str, Any], itemsize: int, request: VideoRequest, extra_frames: int, prompts: int
+) -> int:
+    """Embeddings, conditioning, latents and UniPC's history, between two denoising steps."""
+    pixels = (request.height // SPATIAL) * (request.width // SPATIAL)
+    frames = latent_frames(request.frames) + extra_frames
+    channels = config.get("out_channels", 16) * _LATENTS_CARRIED
+    if request.mode != "none":
+        channels += config.get("vace_in_channels", config.get("in_channels", 16))
+    text = TOKENS_MAX * itemsize * prompts * config.get("text_dim", 4096)
+    return frames * pixels * _FP32 * channels + text + _TABLES
 
 
 def decode_bytes(config: dict[str, Any], request: VideoRequest) -> int:

@@ -83,9 +83,21 @@ def phases(
             tuple(f"{prefix}.{part}" for part in components[name]),
             int(_working_bytes(name, request, checkpoint, dtype.itemsize) * factor),
             steps,
+            int(_state_bytes(name, request, checkpoint, dtype.itemsize) * factor),
         )
         for name, steps in phase_steps(request, checkpoint).items()
     )
+
+
+def _state_bytes(phase: str, request: VideoRequest, checkpoint: Checkpoint, itemsize: int) -> int:
+    """The VAE's phases carry its feature cache, a large part of what they work in."""
+    if phase in (CONDITION, DECODE):
+        return _working_bytes(phase, request, checkpoint, itemsize)
+    prompts = 2 if guided(request) else 1
+    extra = reference_frames(request) if checkpoint.vace else 0
+    images = len(_REFERENCES[request.mode]) if checkpoint.image_encoder is not None else 0
+    embeds = memory.image_bytes(checkpoint.image_encoder, images) if images else 0
+    return embeds + memory.state_bytes(checkpoint.transformer, itemsize, request, extra, prompts)
 
 
 def _working_bytes(phase: str, request: VideoRequest, checkpoint: Checkpoint, itemsize: int) -> int:
