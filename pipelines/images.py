@@ -36,7 +36,8 @@ def load_reference(path: Path, width: int, height: int, field: str) -> torch.Ten
 def to_pixels(decoded: torch.Tensor) -> NDArray[np.uint8]:
     """One decoded image of shape (1, 3, height, width), nominally in [-1, 1], as uint8 of shape
     (height, width, 3). Raises ``NotFinite``."""
-    values = (decoded[0] * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
-    if not np.isfinite(values).all():
+    if not bool(decoded.isfinite().all()):
         raise NotFinite("the decoded image holds NaN or infinite values")
-    return (values * 255).round().astype(np.uint8)
+    values = (decoded[0] * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
+    pixels: NDArray[np.uint8] = (values * 255).round().astype(np.uint8)
+    return pixels

@@ -23,10 +23,12 @@ _READERS = 4
 
 def read_ahead(files: Iterable[Path]) -> None:
     """Read the files into the page cache in large blocks, several at once, for the library's own
-    mapping to find there."""
-    blocks = [
-        (file, offset) for file in files for offset in range(0, file.stat().st_size, _BLOCK_BYTES)
-    ]
+    mapping to find there. Raises ``CheckpointError`` for a file that is gone."""
+    blocks: list[tuple[Path, int]] = []
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(file, "no such file")
+        blocks += ((file, start) for start in range(0, file.stat().st_size, _BLOCK_BYTES))
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead") as pool:
         for _ in pool.map(_read_block, blocks):
             pass

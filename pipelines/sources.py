@@ -103,7 +103,7 @@ class FolderSource:
             dtype=self._dtype,
             **extra,
         )
-        for name, found, expected in info["mismatched_keys"]:
+        for name, found, expected in sorted(info["mismatched_keys"]):
             raise CheckpointError(
                 self._folder,
                 f"tensor {name} has shape {list(found)}, where the configuration expects"
@@ -147,8 +147,8 @@ def build_skeleton(folder: Path, model_class: type[Any], dtype: torch.dtype) -> 
                 module = model_class(config)
                 module.tie_weights()
     # A configuration is foreign input to the library's constructors, which answer a wrong one
-    # with whatever their arithmetic raises.
-    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+    # with whatever they stumble over, up to exception types of their own validators.
+    except Exception as error:
         raise CheckpointError(
             folder / "config.json", f"does not describe a {model_class.__name__}: {error}"
         ) from error

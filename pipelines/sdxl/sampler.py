@@ -60,7 +60,7 @@ class Sampler:
         try:
             self._template(1)
         # The configuration is foreign input to the library's constructor.
-        except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+        except (ImportError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(path, f"does not make a {name}: {error}") from error
 
     @property

@@ -352,6 +352,14 @@ def test_a_group_is_one_module_dict_with_all_bytes(tmp_path: Path, device: Devic
     assert torch.equal(called(both["a"], device), called(both["b"], device))
 
 
+def test_a_file_that_is_gone_is_named(component: Component) -> None:
+    (path,) = component.source.files
+    path.unlink()
+    with pytest.raises(CheckpointError, match="no such file") as caught:
+        component.stage()
+    assert caught.value.path == path
+
+
 def test_the_files_are_only_read(component: Component) -> None:
     (path,) = component.source.files
     before = path.read_bytes()

@@ -88,6 +88,8 @@ def test_each_phase_names_its_one_component(
         ({"strength": float("nan"), "image_path": "x.png"}, "strength"),
         ({"strength": 0.5}, "image_path"),
         ({"image_path": "x.png"}, "strength"),
+        ({"prompt": "half \ud83d"}, "prompt"),
+        ({"negative_prompt": "\udc00"}, "negative_prompt"),
     ],
     ids=str,
 )
