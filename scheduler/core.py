@@ -220,7 +220,7 @@ class Scheduler:
         # Alone, the estimate has proved wrong: the run gets all there is.
         working = self._index.ledger.device.free if job.alone else job.current.working_bytes
         run = Run(lease, job, self._now, resumed, job.step)
-        self._index.begin(run, working, self._now)
+        self._index.begin(run, working)
         self._commands.append(m.Resume(lease) if resumed else m.Start(lease))
 
     def _pause(self, run: Run) -> None:

@@ -86,7 +86,7 @@ class Index:
         for name in job.needs:
             self._waiters[name] -= 1
 
-    def begin(self, run: Run, working_bytes: int, now: float) -> None:
+    def begin(self, run: Run, working_bytes: int) -> None:
         """A waiting job runs from now on: its working bytes are taken."""
         job = run.job
         self._unpark(job)
@@ -98,13 +98,13 @@ class Index:
             self.ledger.device.reserve(_state(job), 0)
             self._sum_claims()
         self.ledger.device.reserve(_run(run), working_bytes)
-        self._touch(job, now)
 
     def end(self, run: Run, now: float) -> None:
         """A run has ended: its working bytes are free, its job is between park and remove."""
         del self.runs[run.lease.id]
         self.ledger.device.release(_run(run))
-        self._touch(run.job, now)
+        for name in run.job.components[run.job.phase]:
+            self.residencies[name].last_used = now
 
     def carry(self, job: Job, size: int) -> None:
         """A begun job's state has this size now. What finds no room is owed, see ``repay``."""
@@ -138,10 +138,6 @@ class Index:
 
     def run_of(self, job: Job) -> Run | None:
         return next((run for run in self.runs.values() if run.job is job), None)
-
-    def _touch(self, job: Job, now: float) -> None:
-        for name in job.components[job.phase]:
-            self.residencies[name].last_used = now
 
     def _sum_claims(self) -> None:
         held, spread = 0, 0

@@ -56,19 +56,15 @@ def victims(
 ) -> list[Residency]:
     """What to give up for ``lack`` bytes: the cheapest that suffice, or all if they do not.
 
-    The cheapest are taken until they cover the lack; then, from the dearest down, whoever the
-    others cover for is let off. Cheapest first; empty if nothing is lacking.
+    From the dearest down, whatever the others cover for is let off. Cheapest first; empty if
+    nothing is lacking.
     """
-    taken: list[Residency] = []
-    for residency in sorted(candidates, key=price):
-        if lack <= 0:
-            break
-        taken.append(residency)
-        lack -= residency.size
+    taken = sorted(candidates, key=price)
+    surplus = sum(residency.size for residency in taken) - lack
     for residency in reversed(taken[:]):
-        if lack + residency.size <= 0:
+        if residency.size <= surplus:
             taken.remove(residency)
-            lack += residency.size
+            surplus -= residency.size
     return taken
 
 
