@@ -1,6 +1,5 @@
 """SDXL makes the library's own bits, however it is paused, moved, mixed or loaded."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -262,7 +261,8 @@ def test_other_schedulers_carry_their_history_through_a_pause(
     sdxl_root: Path,
     open_folder: Any,
     resident: Any,
-    library_of: Any,
+    library: Any,
+    monkeypatch: pytest.MonkeyPatch,
     device: Device,
     tmp_path: Path,
     reference_path: Path,
@@ -272,13 +272,15 @@ def test_other_schedulers_carry_their_history_through_a_pause(
     name: str,
 ) -> None:
     folder = tmp_path / "sdxl"
-    shutil.copytree(sdxl_root / "sdxl", folder)
-    euler = diffusers.EulerDiscreteScheduler.from_pretrained(str(folder / "scheduler"))
-    getattr(diffusers, name).from_config(euler.config).save_pretrained(folder / "scheduler")
-    index = json.loads((folder / "model_index.json").read_text())
-    index["scheduler"] = ["diffusers", name]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    pipeline, library = resident(open_folder(folder)), library_of(folder)
+    folder.mkdir()
+    for path in (sdxl_root / "sdxl").iterdir():
+        if path.name != "scheduler":
+            (folder / path.name).symlink_to(path)
+    scheduler = getattr(diffusers, name).from_config(library.text.scheduler.config)
+    scheduler.save_pretrained(folder / "scheduler")
+    for theirs in (library.text, library.image):
+        monkeypatch.setattr(theirs, "scheduler", scheduler)
+    pipeline = resident(open_folder(folder))
     for fields in ({}, {"strength": 0.7, "image_path": str(reference_path)}):
         request = request_for(images=2, steps=4, width=64, **fields)
         made = run(pipeline, request, lambda state: restore(dump(state), device.torch))
