@@ -281,10 +281,14 @@ def test_other_schedulers_carry_their_history_through_a_pause(
     for theirs in (library.text, library.image):
         monkeypatch.setattr(theirs, "scheduler", scheduler)
     pipeline = resident(open_folder(folder))
+
+    def written_and_read(state: State) -> State:
+        assert state.device_bytes <= pipeline.plan(state.request)[0].state_bytes
+        return restore(dump(state), device.torch)
+
     for fields in ({}, {"strength": 0.7, "image_path": str(reference_path)}):
-        request = request_for(images=2, steps=4, width=64, **fields)
-        made = run(pipeline, request, lambda state: restore(dump(state), device.torch))
-        assert same(made, library(request))
+        request = request_for(images=2, steps=4, **fields)
+        assert same(run(pipeline, request, written_and_read), library(request))
 
 
 def test_one_file_is_the_folder(
