@@ -68,7 +68,7 @@ def state_bytes(
     if request.mode != "none":
         channels += config.get("vace_in_channels", config.get("in_channels", 16))
     text = TOKENS_MAX * itemsize * prompts * config.get("text_dim", 4096)
-    return frames * pixels * _FP32 * channels + text + _TABLES
+    return int(frames * pixels * _FP32 * channels + text) + _TABLES
 
 
 def decode_bytes(config: dict[str, Any], request: VideoRequest) -> int:

@@ -95,9 +95,10 @@ def _state_bytes(phase: str, request: VideoRequest, checkpoint: Checkpoint, item
         return _working_bytes(phase, request, checkpoint, itemsize)
     prompts = 2 if guided(request) else 1
     extra = reference_frames(request) if checkpoint.vace else 0
-    images = len(_REFERENCES[request.mode]) if checkpoint.image_encoder is not None else 0
-    embeds = memory.image_bytes(checkpoint.image_encoder, images) if images else 0
-    return embeds + memory.state_bytes(checkpoint.transformer, itemsize, request, extra, prompts)
+    size = memory.state_bytes(checkpoint.transformer, itemsize, request, extra, prompts)
+    if checkpoint.image_encoder is None:
+        return size
+    return size + memory.image_bytes(checkpoint.image_encoder, len(_REFERENCES[request.mode]))
 
 
 def _working_bytes(phase: str, request: VideoRequest, checkpoint: Checkpoint, itemsize: int) -> int:
@@ -112,5 +113,5 @@ def _working_bytes(phase: str, request: VideoRequest, checkpoint: Checkpoint, it
     size = memory.condition_bytes(checkpoint.vae, request)
     if checkpoint.image_encoder is None:
         return size
-    images = len(_REFERENCES[request.mode])
-    return max(size, memory.image_bytes(checkpoint.image_encoder, images))
+    images = memory.image_bytes(checkpoint.image_encoder, len(_REFERENCES[request.mode]))
+    return max(size, images)

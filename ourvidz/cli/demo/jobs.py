@@ -150,6 +150,7 @@ def demo_jobs() -> tuple[DemoJob, ...]:
                 small,
                 prompt="a gull",
                 enhance="instruct",
+                max_tokens=48,
                 seed=49,
             ),
             assets=1,
