@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import fcntl
 import os
 import queue
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from ourvidz.errors import DataDirError
+from ourvidz.errors import DataDirBusy, DataDirError
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -31,32 +33,49 @@ _GROUP_MAX = 256
 # SQLite's locks are not reliable there, and an fsync may not reach a disk.
 _NETWORK_FILESYSTEMS = frozenset(
     {
-        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph"),
-        *("glusterfs", "lustre", "beegfs", "gpfs", "ocfs2", "gfs2", "orangefs", "moosefs"),
+        *("nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "coda"),
+        *("glusterfs", "lustre", "beegfs", "gpfs", "ocfs2", "gfs2", "orangefs", "pvfs2", "panfs"),
+        *("moosefs", "wekafs", "ncpfs", "fhgfs"),
         *("fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.glusterfs"),
-        *("fuse.mfs", "fuse.juicefs", "fuse.ceph", "fuse.goofys", "fuse.geesefs"),
-        *("fuse.mount-s3", "fuse.moosefs"),
+        *("fuse.mfs", "fuse.juicefs", "fuse.ceph", "fuse.ceph-fuse", "fuse.goofys"),
+        *("fuse.geesefs", "fuse.mount-s3", "fuse.moosefs", "fuse.nfs", "fuse.curlftpfs"),
+        *("fuse.davfs2", "fuse.blobfuse", "fuse.blobfuse2", "fuse.cifs", "fuse.smbnetfs"),
     }
 )
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def filesystem_type(path: Path, mountinfo: str) -> str:
-    """The type of the file system that holds ``path``, from ``/proc/self/mountinfo``'s text."""
+    """The type of the file system that holds ``path``, from ``/proc/self/mountinfo``'s text.
+
+    A FUSE file system that names itself only in its source (``name#server``) is ``fuse.name``.
+    Source of the format: proc(5).
+    """
     best, kind = -1, "unknown"
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         left, _, right = line.partition(" - ")
-        mount = left.split()[4].encode().decode("unicode_escape")
-        inside = path == Path(mount) or Path(mount) in path.parents
-        if inside and len(mount) >= best:
-            best, kind = len(mount), right.split()[0]
+        fields, described = left.split(" "), right.split(" ")
+        if len(fields) < 5 or len(described) < 2:
+            continue
+        mount = Path(_unescape(fields[4]))
+        # Of several on one mount point the last one covers the others.
+        if path.is_relative_to(mount) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), described[0]
+            name, mark, _ = _unescape(described[1]).partition("#")
+            if kind == "fuse" and mark:
+                kind = f"fuse.{name}"
     return kind
+
+
+def _unescape(field: str) -> str:
+    return _OCTAL.sub(lambda digits: chr(int(digits[1], 8)), field)
 
 
 def prepare_data_dir(path: Path) -> None:
     """Make the directory and refuse a network file system. Raises ``DataDirError``."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+        mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError as error:
         raise DataDirError(f"service.data_dir {path}: {error}") from error
     kind = filesystem_type(path.resolve(), mountinfo)
@@ -76,29 +95,33 @@ class Database:
         self._queue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock_fd = -1
+        self._open = False
 
     async def open(self, *schemas: str) -> None:
-        """Create the tables and start the thread. Raises ``DataDirError``."""
+        """Create the tables and start the thread. Raises ``DataDirError``, or ``DataDirBusy`` while
+        another process has it open."""
         await anyio.to_thread.run_sync(prepare_data_dir, self._path.parent)
-        self._lock_fd = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock_fd)
-            raise DataDirError(f"{self._path} is in use by another service") from error
+        self._lock_fd = _lock(self._path)
         ready: Future[None] = Future()
+        ready.set_running_or_notify_cancel()  # whoever waits may give up; the thread need not know
         self._thread = threading.Thread(target=self._main, args=(schemas, ready), name="database")
         self._thread.start()
-        await asyncio.wrap_future(ready)
+        try:
+            await asyncio.wrap_future(ready)
+        except BaseException:
+            await self.aclose()
+            raise
+        self._open = True
 
     async def aclose(self) -> None:
         """Finish what is queued, close the file and end the thread."""
+        self._open = False
         if self._thread is None:
             return
+        thread, self._thread = self._thread, None
         self._queue.put(None)
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._thread.join)
-        self._thread = None
+            await anyio.to_thread.run_sync(thread.join)
         os.close(self._lock_fd)
 
     async def run(self, operation: Operation[T]) -> T:
@@ -107,7 +130,7 @@ class Database:
         What the operation raises is raised here and undoes only this operation. A caller that is
         cancelled does not learn whether it was done.
         """
-        if self._thread is None:
+        if not self._open:
             raise RuntimeError("the database is not open")
         future: Future[T] = Future()
         self._queue.put((operation, future))
@@ -146,13 +169,31 @@ class Database:
         return not stop
 
 
+def _lock(path: Path) -> int:
+    """Keep a second service out. Raises ``DataDirError`` or ``DataDirBusy``."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DataDirError(f"service.data_dir {path.parent}: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise DataDirBusy(f"{path} is in use by another service") from error
+    return descriptor
+
+
 def _connect(path: Path, schemas: tuple[str, ...]) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-    for schema in schemas:
-        connection.executescript(schema)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        for schema in schemas:
+            connection.executescript(schema)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -167,17 +208,22 @@ def _commit(
     except sqlite3.Error as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        return [_raiser(error)] * len(operations)
+        return [_raiser(copy.copy(error)) for _ in operations]
     return outcomes
 
 
 def _savepoint(
     connection: sqlite3.Connection, operation: Operation[Any]
 ) -> Callable[[Future[Any]], None]:
+    """Raises ``sqlite3.Error`` where the whole transaction is lost."""
     connection.execute("SAVEPOINT operation")
     try:
         value = operation(connection)
-    except Exception as error:  # noqa: BLE001 - it belongs to the caller that awaits this operation
+    except Exception as error:
+        # It belongs to the caller that awaits this operation.
+        if not connection.in_transaction:
+            # A full disk and an I/O error undo everything, not only this operation.
+            raise sqlite3.OperationalError(f"the transaction was undone: {error}") from error
         connection.execute("ROLLBACK TO operation")
         connection.execute("RELEASE operation")
         return _raiser(error)
