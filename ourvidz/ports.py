@@ -69,16 +69,18 @@ class JobSource(Protocol):
         """Done with it: the element is gone for good. Unknown claims are ignored."""
 
     async def hand_back(self, claim_id: str) -> None:
-        """Return the element to the head of its queue; not counted as an attempt."""
+        """Return the element to the head of its queue, the side that is taken from; an attempt that
+        was counted under this claim is taken back. Unknown claims are ignored."""
 
     async def count_attempt(self, claim_id: str) -> int:
-        """A run is starting: count it and return the attempts so far."""
+        """A run is starting: count it and return the attempts so far; 0 for an unknown claim."""
 
     async def dead_letter(self, claim_id: str, reason: str) -> None:
-        """Move the element to the dead-letter list with its reason."""
+        """Move the element to the dead-letter list with its reason. Unknown claims are ignored."""
 
     async def reap(self) -> int:
-        """Put elements whose lease has expired back at the head; returns how many."""
+        """Put elements whose lease has expired back at the head, with the attempts counted so far;
+        returns how many."""
 
 
 class StoreRejected(Exception):
@@ -320,7 +322,13 @@ class Journal(Protocol):
 
     async def accept(self, spec: JobSpec, queue: str, claim_id: str | None) -> Known:
         """Record a job as QUEUED (no claim) or CLAIMED. ``NEW`` and ``QUEUED`` are recorded;
-        ``ACTIVE``, ``ENDED`` and ``CONFLICT`` (same id, other digest) change nothing."""
+        ``ACTIVE``, ``ENDED`` and ``CONFLICT`` (same id, other digest, or a payload that was refused
+        under this id) change nothing."""
+
+    async def adopt(self, job_id: UUID, claim_id: str) -> str | None:
+        """A known job came out of its queue once more, under ``claim_id``. Returns the claim that
+        is not needed any more: the one that held the job until now, as the newer one holds it from
+        here; or ``claim_id`` itself where the job has ended and its answer is not owed any more."""
 
     async def known(self, spec: JobSpec) -> Known:
         """What ``accept`` would answer, recording nothing."""
@@ -355,7 +363,8 @@ class Journal(Protocol):
 
     async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
         """Record a payload that never became a job and owe its callback. False, and nothing is
-        recorded, where its id is known already: then it is another's, or answered before."""
+        recorded, where its id is known already, in whatever spelling of a UUID: then it is
+        another's, or answered before."""
 
     async def rejected(self, job_id: str) -> InvalidJob | None: ...
 
@@ -367,6 +376,9 @@ class Journal(Protocol):
 
     async def answered(self, event_id: str) -> None:
         """The receiver has acknowledged."""
+
+    async def parked(self) -> int:
+        """How many callbacks were given up."""
 
     async def requeue(self, job_id: UUID) -> None:
         """Back to QUEUED (drain or restart); rendered files are forgotten."""

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from ourvidz.adapters.database import Database
 from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState, check_transition
 from ourvidz.ports import Answer, Clock, JobRecord, Known
+from ourvidz.wire import event_id
 
 JOURNAL_SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -65,6 +66,12 @@ _COLUMNS = (
     "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND NOT a.parked), "
     "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND a.parked) FROM jobs "
 )
+# The claim of a job that still needs one: it has not ended, or its answer is owed.
+_HELD = (
+    "SELECT claim_id FROM jobs WHERE id = ?1 AND "
+    "(state NOT IN ('completed', 'failed', 'cancelled') "
+    "OR EXISTS (SELECT 1 FROM answers WHERE job_id = ?1 AND NOT parked))"
+)
 # Jobs may be created at the same instant, so the id is part of the order.
 _AFTER = "AND (created_at, id) < (SELECT c.created_at, c.id FROM jobs c WHERE c.id = ?)"
 _ENDED = {
@@ -100,6 +107,16 @@ class SqliteJournal:
                     (state.value, claim_id, str(spec.id)),
                 )
             return known
+
+        return await self._database.run(operation)
+
+    async def adopt(self, job_id: UUID, claim_id: str) -> str | None:
+        def operation(connection: sqlite3.Connection) -> str | None:
+            held = connection.execute(_HELD, (str(job_id),)).fetchone()
+            if held is None or held[0] == claim_id:
+                return claim_id if held is None else None
+            connection.execute("UPDATE jobs SET claim_id = ? WHERE id = ?", (claim_id, str(job_id)))
+            return None if held[0] is None else str(held[0])
 
         return await self._database.run(operation)
 
@@ -195,19 +212,20 @@ class SqliteJournal:
     async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
         now = self._clock.wall()
         data = _INVALID.dump_json(invalid)
+        key = _key(invalid.id or "")
 
         def operation(connection: sqlite3.Connection) -> bool:
             taken = connection.execute(
                 "SELECT 1 FROM jobs WHERE id = ?1 UNION ALL SELECT 1 FROM rejected WHERE id = ?1",
-                (invalid.id,),
+                (key,),
             ).fetchone()
             if taken is not None:
                 return False
-            connection.execute("INSERT INTO rejected VALUES (?, ?, ?)", (invalid.id, data, now))
+            connection.execute("INSERT INTO rejected VALUES (?, ?, ?)", (key, data, now))
             connection.execute(
                 "INSERT INTO answers (event_id, job_id, claim_id, body, created_at) "
-                "VALUES (?1 || '.failed', ?1, ?2, ?3, ?4)",
-                (invalid.id, claim_id, body, now),
+                "VALUES (?, ?, ?, ?, ?)",
+                (event_id(key, "failed"), key, claim_id, body, now),
             )
             return True
 
@@ -215,7 +233,8 @@ class SqliteJournal:
 
     async def rejected(self, job_id: str) -> InvalidJob | None:
         def operation(connection: sqlite3.Connection) -> InvalidJob | None:
-            row = connection.execute("SELECT data FROM rejected WHERE id = ?", (job_id,)).fetchone()
+            select = "SELECT data FROM rejected WHERE id = ?"
+            row = connection.execute(select, (_key(job_id),)).fetchone()
             return None if row is None else _INVALID.validate_json(row[0])
 
         return await self._database.run(operation)
@@ -225,7 +244,7 @@ class SqliteJournal:
             rows = connection.execute(
                 "SELECT job_id, event_id, claim_id, body, attempts FROM answers "
                 "WHERE NOT parked AND (?1 IS NULL OR job_id = ?1) ORDER BY created_at, event_id",
-                (job_id,),
+                (None if job_id is None else _key(job_id),),
             )
             return [Answer(*row) for row in rows.fetchall()]
 
@@ -245,6 +264,11 @@ class SqliteJournal:
     async def answered(self, event_id: str) -> None:
         await self._database.run(
             lambda c: c.execute("DELETE FROM answers WHERE event_id = ?", (event_id,))
+        )
+
+    async def parked(self) -> int:
+        return await self._database.run(
+            lambda c: int(c.execute("SELECT count(*) FROM answers WHERE parked").fetchone()[0])
         )
 
     async def requeue(self, job_id: UUID) -> None:
@@ -272,12 +296,22 @@ class SqliteJournal:
         return await self._database.run(operation)
 
 
+def _key(job_id: str) -> str:
+    """The one spelling of an id. What has no UUID's form stands for itself; what has one in another
+    spelling (without hyphens, in braces) is that job's id to the backend too."""
+    try:
+        return str(UUID(job_id))
+    except ValueError:
+        return job_id
+
+
 def _known(connection: sqlite3.Connection, spec: JobSpec) -> Known:
     row = connection.execute(
         "SELECT digest, state FROM jobs WHERE id = ?", (str(spec.id),)
     ).fetchone()
     if row is None:
-        return Known.NEW
+        refused = connection.execute("SELECT 1 FROM rejected WHERE id = ?", (str(spec.id),))
+        return Known.NEW if refused.fetchone() is None else Known.CONFLICT
     if row[0] != spec.digest:
         return Known.CONFLICT
     state = JobState(row[1])
@@ -316,10 +350,10 @@ def _end(
 
 def _owe(connection: sqlite3.Connection, job_id: UUID, result: JobResult, now: float) -> None:
     """A terminal callback is due; a cancelled job is answered as failed."""
-    event = "completed" if result.status == "completed" else "failed"
+    event = event_id(job_id, "completed" if result.status == "completed" else "failed")
     connection.execute(
         "INSERT INTO answers (event_id, job_id, claim_id, created_at) "
-        "SELECT id || '.' || ?, id, claim_id, ? FROM jobs WHERE id = ?",
+        "SELECT ?, id, claim_id, ? FROM jobs WHERE id = ?",
         (event, now, str(job_id)),
     )
 

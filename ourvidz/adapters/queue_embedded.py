@@ -1,7 +1,8 @@
 """Durable queues with leases in the service's own SQLite file.
 
-Positions only grow, so the head of a queue is its lowest free position and an element that is
-handed back keeps its place.
+Positions only grow. A queue that is taken from at the left has its head at its lowest free
+position, and an element that comes back still has its place there. At the right the head is the
+highest: an element that comes back moves there.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ CREATE TABLE IF NOT EXISTS queue_items (
     queue TEXT NOT NULL,
     raw BLOB NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    counted INTEGER NOT NULL DEFAULT 0,
     claim_id TEXT UNIQUE,
     lease_until REAL
 );
 CREATE INDEX IF NOT EXISTS queue_free ON queue_items (queue, position) WHERE claim_id IS NULL;
 CREATE TABLE IF NOT EXISTS dead_letters (
-    position INTEGER PRIMARY KEY,
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
     raw BLOB NOT NULL,
     reason TEXT NOT NULL,
@@ -36,6 +38,11 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 
 # Dead letters are for a person to read; older ones go, so that a broken producer fills no disk.
 _DEAD_LETTERS_MAX = 10_000
+_DEAD_LETTERS_BYTES_MAX = 256 * 1024 * 1024
+
+_HELD = "SELECT position, queue FROM queue_items WHERE claim_id IS NOT NULL ORDER BY position"
+_HELD_BY = "SELECT position, queue FROM queue_items WHERE claim_id = ?"
+_EXPIRED = "SELECT position, queue FROM queue_items WHERE lease_until < ? ORDER BY position"
 
 PopSide = Literal["left", "right"]
 _ORDER: dict[PopSide, str] = {"left": "ASC", "right": "DESC"}
@@ -52,14 +59,7 @@ class EmbeddedQueues:
 
     async def recover(self) -> int:
         """At start: nobody else can hold a lease on this file, so every claim is let go."""
-        return await self._database.run(
-            lambda c: (
-                c.execute(
-                    "UPDATE queue_items SET claim_id = NULL, lease_until = NULL "
-                    "WHERE claim_id IS NOT NULL"
-                ).rowcount
-            )
-        )
+        return await self._let_go(_HELD)
 
     async def push(self, queue: str, raw: bytes) -> None:
         self._side(queue)
@@ -71,11 +71,9 @@ class EmbeddedQueues:
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
         until = self._clock.wall() + lease_seconds
         order = _ORDER[self._side(queue)]
-        if self._pushed[queue].is_set():  # before the look, so that no later push is missed
-            self._pushed[queue] = anyio.Event()
 
         def operation(connection: sqlite3.Connection) -> Claimed | None:
-            columns = "SELECT raw, attempts, position FROM queue_items "
+            columns = "SELECT queue, raw, attempts, position FROM queue_items "
             row = connection.execute(columns + "WHERE claim_id = ?", (claim_id,)).fetchone()
             if row is None:
                 row = connection.execute(
@@ -87,16 +85,18 @@ class EmbeddedQueues:
                 return None
             connection.execute(
                 "UPDATE queue_items SET claim_id = ?, lease_until = ? WHERE position = ?",
-                (claim_id, until, row[2]),
+                (claim_id, until, row[3]),
             )
-            return Claimed(queue, claim_id, row[0], row[1])
+            return Claimed(row[0], claim_id, row[1], row[2])
 
         return await self._database.run(operation)
 
     async def wait(self, queue: str, seconds: float) -> None:
-        event = self._pushed[queue]
         with anyio.move_on_after(seconds):
-            await event.wait()
+            pushed = self._pushed[queue]  # before the look, so that no later push is missed
+            while not await self.depth(queue):
+                await pushed.wait()
+                pushed = self._pushed[queue]
 
     async def renew(self, claim_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
         until = self._clock.wall() + lease_seconds
@@ -119,22 +119,12 @@ class EmbeddedQueues:
         )
 
     async def hand_back(self, claim_id: str) -> None:
-        def operation(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute(
-                "UPDATE queue_items SET claim_id = NULL, lease_until = NULL "
-                "WHERE claim_id = ? RETURNING queue",
-                (claim_id,),
-            ).fetchone()
-            return None if row is None else str(row[0])
-
-        queue = await self._database.run(operation)
-        if queue is not None:
-            self._wake(queue)
+        await self._let_go(_HELD_BY, claim_id, take_back=True)
 
     async def count_attempt(self, claim_id: str) -> int:
         def operation(connection: sqlite3.Connection) -> int:
             row = connection.execute(
-                "UPDATE queue_items SET attempts = attempts + 1 "
+                "UPDATE queue_items SET attempts = attempts + 1, counted = counted + 1 "
                 "WHERE claim_id = ? RETURNING attempts",
                 (claim_id,),
             ).fetchone()
@@ -147,15 +137,18 @@ class EmbeddedQueues:
 
         def operation(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO dead_letters SELECT position, queue, raw, ?, ? "
+                "INSERT INTO dead_letters (queue, raw, reason, at) SELECT queue, raw, ?, ? "
                 "FROM queue_items WHERE claim_id = ?",
                 (reason, at, claim_id),
             )
             connection.execute("DELETE FROM queue_items WHERE claim_id = ?", (claim_id,))
             connection.execute(
-                "DELETE FROM dead_letters WHERE position NOT IN "
-                "(SELECT position FROM dead_letters ORDER BY at DESC, position DESC LIMIT ?)",
-                (_DEAD_LETTERS_MAX,),
+                "DELETE FROM dead_letters WHERE position IN ("
+                "SELECT position FROM (SELECT position, "
+                "row_number() OVER newest AS number, sum(length(raw)) OVER newest AS bytes "
+                "FROM dead_letters WINDOW newest AS (ORDER BY position DESC)) "
+                "WHERE number > ? OR (bytes > ? AND number > 1))",
+                (_DEAD_LETTERS_MAX, _DEAD_LETTERS_BYTES_MAX),
             )
 
         await self._database.run(operation)
@@ -164,25 +157,12 @@ class EmbeddedQueues:
         """Queue, element and reason of each, oldest first."""
         return await self._database.run(
             lambda c: c.execute(
-                "SELECT queue, raw, reason FROM dead_letters ORDER BY at, position"
+                "SELECT queue, raw, reason FROM dead_letters ORDER BY position"
             ).fetchall()
         )
 
     async def reap(self) -> int:
-        now = self._clock.wall()
-
-        def operation(connection: sqlite3.Connection) -> list[str]:
-            rows = connection.execute(
-                "UPDATE queue_items SET claim_id = NULL, lease_until = NULL "
-                "WHERE lease_until < ? RETURNING queue",
-                (now,),
-            ).fetchall()
-            return [str(row[0]) for row in rows]
-
-        queues = await self._database.run(operation)
-        for queue in dict.fromkeys(queues):
-            self._wake(queue)
-        return len(queues)
+        return await self._let_go(_EXPIRED, self._clock.wall())
 
     async def depth(self, queue: str) -> int:
         """Elements that nobody holds."""
@@ -200,4 +180,38 @@ class EmbeddedQueues:
         return self._pop_sides[queue]
 
     def _wake(self, queue: str) -> None:
-        self._pushed[queue].set()
+        pushed = self._pushed.get(queue)  # what an earlier configuration left is not consumed
+        if pushed is not None:
+            self._pushed[queue] = anyio.Event()
+            pushed.set()
+
+    async def _let_go(self, select: str, *values: str | float, take_back: bool = False) -> int:
+        """Free the claimed elements that ``select`` finds, each at the head of its queue; returns
+        how many. ``take_back``: without the attempts counted under the claim."""
+
+        def operation(connection: sqlite3.Connection) -> list[str]:
+            found = connection.execute(select, values).fetchall()
+            for position, queue in found:
+                connection.execute(
+                    "UPDATE queue_items SET claim_id = NULL, lease_until = NULL, "
+                    "attempts = attempts - counted * ?, counted = 0 WHERE position = ?",
+                    (take_back, position),
+                )
+                if self._pop_sides.get(queue) == "right":
+                    _move_to_end(connection, position)
+            return [queue for _, queue in found]
+
+        queues = await self._database.run(operation)
+        for queue in dict.fromkeys(queues):
+            self._wake(queue)
+        return len(queues)
+
+
+def _move_to_end(connection: sqlite3.Connection, position: int) -> None:
+    """Under a new position; an update would let the next push reuse the number."""
+    connection.execute(
+        "INSERT INTO queue_items (queue, raw, attempts) "
+        "SELECT queue, raw, attempts FROM queue_items WHERE position = ?",
+        (position,),
+    )
+    connection.execute("DELETE FROM queue_items WHERE position = ?", (position,))

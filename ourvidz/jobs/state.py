@@ -5,8 +5,9 @@ it under a lease, WAITING once the scheduler knows its demand, RUNNING from its 
 RENDERED when every file or text of its result is in the spool and the journal, and COMPLETED when
 the store holds them. FAILED and CANCELLED can be reached from every state that is not terminal
 before RENDERED; a RENDERED job is past cancelling. CLAIMED, WAITING and RUNNING go back to QUEUED
-when a drain hands the job back or a restart finds its lease. The terminal callback follows the
-terminal state and is the outbox's business, not the job's.
+when a drain hands the job back or a restart finds its lease; RENDERED does if a restart finds that
+its files are gone. The terminal callback follows the terminal state and is the outbox's business,
+not the job's.
 
 =========  ==============================================
 state      may become
@@ -15,7 +16,7 @@ queued     claimed, cancelled, failed
 claimed    waiting, queued, failed, cancelled
 waiting    running, queued, failed, cancelled
 running    rendered, waiting, queued, failed, cancelled
-rendered   completed, failed
+rendered   completed, failed, queued
 completed
 failed
 cancelled
@@ -64,7 +65,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     _S.CLAIMED: frozenset({_S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.WAITING: frozenset({_S.RUNNING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.RENDERED, _S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.RENDERED: frozenset({_S.COMPLETED, _S.FAILED}),
+    _S.RENDERED: frozenset({_S.COMPLETED, _S.FAILED, _S.QUEUED}),
     _S.COMPLETED: frozenset(),
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),
