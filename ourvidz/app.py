@@ -27,7 +27,7 @@ from ourvidz.service.demand import Demands
 from ourvidz.service.engine import Engine
 from ourvidz.service.events import Events
 from ourvidz.service.flow import Flow
-from ourvidz.service.health import Heartbeat, Metrics
+from ourvidz.service.health import Alarms, Heartbeat, Metrics
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.produce import Production
@@ -117,7 +117,7 @@ def _join(
     notifier: Notifier | None,
     clock: Clock,
 ) -> Service:
-    room, events, metrics = Signal(), Events(), Metrics()
+    room, events, metrics, alarms = Signal(), Events(), Metrics(), Alarms()
     roster = Roster(events, room)
     pop_sides = {name: queue.pop_side for name, queue in settings.queues.items()}
     source = EmbeddedQueues(database, clock, pop_sides)
@@ -139,6 +139,7 @@ def _join(
         callback=settings.callback,
         spool=settings.service.data_dir / "spool",
         room=room,
+        alarms=alarms,
     )
 
     async def skipped(job: ActiveJob) -> None:
@@ -158,6 +159,8 @@ def _join(
         demands=demands,
         delivery=delivery,
         reporter=ProgressReporter(notifier, settings.callback, skipped),
+        alarms=alarms,
+        metrics=metrics,
     )
     service = Service(
         settings=settings,
@@ -177,12 +180,14 @@ def _join(
             settings=settings.intake,
             undelivered_max=settings.callback.undelivered_max,
             room=room,
+            alarms=alarms,
         ),
         delivery=delivery,
-        leases=Leases(source, roster, settings.intake),
+        leases=Leases(source, roster, delivery, settings.intake, alarms),
         heartbeat=Heartbeat(clock, settings.service.heartbeat_seconds, metrics),
         events=events,
         metrics=metrics,
+        alarms=alarms,
         room=room,
     )
     return service

@@ -35,7 +35,12 @@ def job_of(part: str) -> UUID:
 @dataclass(slots=True)
 class ActiveJob:
     """What one job is doing right now. ``part`` and ``phase`` are indices, ``step`` counts the
-    steps done in that phase; ``stop_step`` is ``steps_done`` when the stop was asked for."""
+    steps done in that phase; ``stop_step`` is ``steps_done`` when the stop was asked for.
+
+    ``scheduled`` from the moment its part is on the way to the scheduler until it is settled.
+    ``exhausted`` if it may not be started again: its runs were cut off too often. ``decided`` once
+    it is certain how the job leaves, which is then being written down; ``left`` when it has.
+    """
 
     spec: JobSpec
     claimed: Claimed
@@ -46,11 +51,14 @@ class ActiveJob:
     phase: int = 0
     step: int = 0
     scheduled: bool = False
+    exhausted: bool = False
+    decided: bool = False
     stop: StopReason | None = None
     stop_step: int | None = None
     settled: Settle | None = None
     moved: Signal = field(default_factory=Signal)
     preparing: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    left: anyio.Event = field(default_factory=anyio.Event)
 
     @property
     def id(self) -> UUID:
@@ -120,12 +128,13 @@ class ActiveJob:
         self.moved.notify()
 
     def settle(self, settle: Settle) -> None:
-        self.settled = settle
+        self.settled, self.scheduled = settle, False
         self.moved.notify()
 
     def ask_stop(self, reason: StopReason) -> None:
-        """Remember who wants the job stopped, and when; the first one counts."""
-        if self.stop is None:
+        """Remember who wants the job stopped, and when. The first one counts, but that a drain,
+        which only puts the job off, gives way to whoever does not want it at all."""
+        if self.stop is None or (self.stop == "drain" and reason != "drain"):
             self.stop, self.stop_step = reason, self.steps_done
         self.preparing.cancel()
 
@@ -140,48 +149,52 @@ class ActiveJob:
 
 
 class Roster:
-    """Every active job by id, and how many each queue has claimed."""
+    """Every active job by id, and how many each queue has claimed.
+
+    ``entered`` is notified when a job is opened, ``room`` when one or a claim is gone.
+    """
 
     def __init__(self, events: Events, room: Signal) -> None:
         self._events = events
         self._room = room
         self._jobs: dict[UUID, ActiveJob] = {}
         self._held: Counter[str] = Counter()
-        self._stops: dict[UUID, StopReason] = {}
+        self._draining = False
+        self.entered = Signal()
 
-    @contextmanager
-    def hold(self, queue: str) -> Iterator[None]:
-        """Count one claim against its queue."""
+    def take(self, queue: str) -> None:
+        """Count one claim against its queue, before it is made."""
         self._held[queue] += 1
-        try:
-            yield
-        finally:
-            self._held[queue] -= 1
-            self._room.notify()
+
+    def give_back(self, queue: str) -> None:
+        """The claim was not made after all, or what it held has ended."""
+        self._held[queue] -= 1
+        self._room.notify()
 
     @contextmanager
     def open(self, spec: JobSpec, claimed: Claimed) -> Iterator[ActiveJob]:
         job = ActiveJob(spec, claimed, self._events.open(spec.id))
         self._jobs[spec.id] = job
-        early = self._stops.pop(spec.id, None)
-        if early is not None:
-            job.ask_stop(early)
+        if self._draining:
+            job.ask_stop("drain")
+        self.entered.notify()
         try:
             yield job
         finally:
             del self._jobs[spec.id]
+            job.left.set()
             self._room.notify()
+
+    def drain(self) -> None:
+        """What is opened from here on is handed back."""
+        self._draining = True
 
     def get(self, job_id: UUID) -> ActiveJob | None:
         return self._jobs.get(job_id)
 
-    def stop_at_open(self, job_id: UUID, reason: StopReason) -> None:
-        """The job has been claimed and is about to be opened: stop it then."""
-        self._stops[job_id] = reason
-
-    def of_part(self, part: str) -> ActiveJob:
-        """Raises ``KeyError``: the scheduler names only jobs that were brought to it."""
-        return self._jobs[job_of(part)]
+    def of_part(self, part: str) -> ActiveJob | None:
+        """The part's job, unless it has been torn down before the scheduler was done with it."""
+        return self._jobs.get(job_of(part))
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -192,6 +205,11 @@ class Roster:
     def held(self, queue: str) -> int:
         return self._held[queue]
 
+    @property
+    def busy(self) -> bool:
+        """Whether any claim is made or held."""
+        return any(self._held.values())
+
     def preparing(self) -> int:
-        """Claims that will need the scheduler's credit and do not use it yet."""
+        """Claims that may still need the scheduler's credit and do not use it yet."""
         return sum(self._held.values()) - sum(job.scheduled for job in self._jobs.values())

@@ -8,6 +8,7 @@ are the same whether a job has just ended or was found after a crash.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +36,7 @@ from ourvidz.ports import (
     StoreUnavailable,
 )
 from ourvidz.service.events import Events
-from ourvidz.service.health import Metrics
+from ourvidz.service.health import DELIVERY_BROKE, Alarms, Metrics
 from ourvidz.service.signal import Signal
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
@@ -56,7 +57,8 @@ class _Backoff(TypedDict):
 
 @dataclass(slots=True)
 class Delivery:
-    """Brings what has ended to the store and to the backend."""
+    """Brings what has ended to the store and to the backend. ``pending`` jobs are on their way,
+    ``parked`` callbacks were given up."""
 
     journal: Journal
     source: JobSource
@@ -69,38 +71,75 @@ class Delivery:
     callback: Callback
     spool: Path
     room: Signal
+    alarms: Alarms
     pending: int = 0
     parked: int = 0
+    _held: dict[str, str] = field(default_factory=dict)
     _uploads: anyio.CapacityLimiter = field(init=False)
 
     def __post_init__(self) -> None:
         self._uploads = anyio.CapacityLimiter(self.store_settings.concurrent_max)
 
     async def recover(self, tasks: TaskGroup) -> None:
-        """Go on with everything that an earlier process left undelivered."""
-        rendered = await self.journal.in_states(JobState.RENDERED)
-        owed = await self.journal.answers()
-        ids = dict.fromkeys([str(record.spec.id) for record in rendered] + [a.job_id for a in owed])
-        for job_id in ids:
+        """Go on with everything that an earlier process left undelivered. A job whose files are
+        gone (an ephemeral disk) goes back to its queue, where its element still is."""
+        self.parked = await self.journal.parked()
+        rendered = []
+        for record in await self.journal.in_states(JobState.RENDERED):
+            if await anyio.to_thread.run_sync(_spooled, record):
+                rendered.append(str(record.spec.id))
+            else:
+                await self.journal.requeue(record.spec.id)
+                log.warning("spool_lost", job=str(record.spec.id))
+        await anyio.to_thread.run_sync(_sweep, self.spool, frozenset(rendered))
+        owed = [answer.job_id for answer in await self.journal.answers()]
+        for job_id in dict.fromkeys(rendered + owed):
             log.info("delivery_recovered", job=job_id)
             tasks.start_soon(self.deliver, job_id)
 
     async def deliver(self, job_id: str) -> None:
-        """Take one ended job through the stages that are left."""
+        """Take one ended job, or one refused payload, through the stages that are left.
+
+        What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
+        """
         self.pending += 1
         try:
-            record = await self._record(job_id)
-            if record is not None and record.state is JobState.RENDERED:
-                record = await self._upload(record)
-            if record is not None:
-                self._publish_end(record)
-            for answer in await self.journal.answers(job_id):
-                await self._announce(answer, record)
-            if record is not None:
-                await self._release(record)
+            async for attempt in stamina.retry_context(on=self._broke, **self._backoff()):
+                with attempt:
+                    await self._deliver(job_id)
+                    self.alarms.silence(DELIVERY_BROKE)
         finally:
+            self._held.pop(job_id, None)
             self.pending -= 1
             self.room.notify()
+
+    def _broke(self, error: Exception) -> bool:
+        log.error("delivery_broke", exc_info=error)
+        self.alarms.ring(DELIVERY_BROKE)
+        return True
+
+    async def _deliver(self, job_id: str) -> None:
+        record = await self._record(job_id)
+        if record is not None and record.claim_id is not None:
+            self._held[job_id] = record.claim_id
+        if record is not None and record.state is JobState.RENDERED:
+            record = await self._upload(record)
+        if record is not None:
+            self._publish_end(record)
+        for answer in await self.journal.answers(job_id):
+            await self._announce(answer, record)
+        if record is not None:
+            await self._release(record)
+
+    @property
+    def claims(self) -> Mapping[str, str]:
+        """Jobs by the claims that are held for their delivery."""
+        return {claim_id: job_id for job_id, claim_id in self._held.items()}
+
+    def adopt(self, job_id: UUID, claim_id: str) -> None:
+        """The job, if it is being delivered, is held by this claim from here on."""
+        if str(job_id) in self._held:
+            self._held[str(job_id)] = claim_id
 
     async def _record(self, job_id: str) -> JobRecord | None:
         """The job's row; ``None`` for a payload that never became a job."""
@@ -207,17 +246,17 @@ class Delivery:
 
     async def _release(self, record: JobRecord) -> None:
         """The lease and the spool are held until here."""
-        if record.claim_id is not None:
-            await self.source.acknowledge(record.claim_id)
+        claim_id = self._held.get(str(record.spec.id))
+        if claim_id is not None:
+            await self.source.acknowledge(claim_id)
         folder = self.spool / str(record.spec.id)
         await anyio.to_thread.run_sync(shutil.rmtree, folder, True)
 
     def _publish_end(self, record: JobRecord) -> None:
-        events = self.events.get(record.spec.id)
-        if events is None or not events.ended:
+        events = self.events.open(record.spec.id)
+        if not events.ended:
             kind, status = record.spec.requested_type, record.state.status
             self.metrics.jobs_ended.labels(kind, status).inc()
-        if events is not None and not events.ended:
             events.publish("end", ended_data(record))
 
 
@@ -225,6 +264,27 @@ def _retry_wait(error: Exception) -> bool | timedelta:
     """Retry what may pass; wait as long as the receiver asked for."""
     if not isinstance(error, NotifyUnavailable):
         return False
-    if error.retry_after_seconds is None:
+    if not error.retry_after_seconds:
         return True
     return timedelta(seconds=min(error.retry_after_seconds, _RETRY_AFTER_MAX))
+
+
+def _spooled(record: JobRecord) -> bool:
+    """Whether every file of a rendered job is still there, whole."""
+    assets = record.result.assets if record.result is not None else ()
+    return all(_size(Path(asset.path)) == asset.size_bytes for asset in assets)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _sweep(spool: Path, needed: frozenset[str]) -> None:
+    """Drop the folders of jobs that a crash kept from dropping them, or that will run again."""
+    if spool.is_dir():
+        for folder in spool.iterdir():
+            if folder.name not in needed:
+                shutil.rmtree(folder, ignore_errors=True)

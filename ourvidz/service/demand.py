@@ -11,6 +11,8 @@ from scheduler.types import Demand, Phase
 
 # How much one more observation counts; the rest is what was learned before.
 _WEIGHT = 0.3
+# Callers choose sizes freely; the shapes that were not seen for longest are forgotten.
+_SHAPES_MAX = 4096
 
 Shape = tuple[str, str, int]
 
@@ -39,8 +41,10 @@ class Demands:
         """A phase that ran from its beginning to its end took so long."""
         key = _shape(work, phase)
         new = seconds / max(1, phase.steps)
-        old = self._learned.get(key, new)
+        old = self._learned.pop(key, new)
         self._learned[key] = old + _WEIGHT * (new - old)
+        if len(self._learned) > _SHAPES_MAX:
+            del self._learned[next(iter(self._learned))]
 
     def snapshot(self) -> Mapping[str, float]:
         """Seconds a step by type, phase and shape."""

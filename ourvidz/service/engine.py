@@ -23,14 +23,20 @@ from scheduler.messages import (
     Cancel,
     Command,
     Event,
+    JobArrived,
+    Load,
+    LoadFailed,
     Pause,
     Resume,
+    RunFailed,
     Settle,
+    Stage,
+    StageFailed,
     Start,
     StepReached,
     TimeReached,
 )
-from scheduler.types import Lease
+from scheduler.types import Fault, Lease
 
 log = structlog.get_logger()
 
@@ -39,10 +45,10 @@ class RunWatcher(Protocol):
     """Who keeps the books of runs."""
 
     async def before_run(self, lease: Lease) -> None:
-        """Awaited before a run's first step."""
+        """Awaited before a run's first step; what it raises fails the run."""
 
-    def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
-        """A run has ended with ``event`` after ``seconds``."""
+    def after_run(self, lease: Lease, event: Event, seconds: float | None) -> None:
+        """A run has ended with ``event`` after ``seconds``: of the whole phase, or ``None``."""
 
     def on_settle(self, settle: Settle) -> None:
         """A job has left the scheduler."""
@@ -74,6 +80,7 @@ class Engine:
         self._inbox = Inbox(inbox_events)
         self._watcher = watcher
         self._room = room
+        self._arriving = 0
 
     async def run(self) -> None:
         """Serve until cancelled. Runs in flight are waited for: a worker thread cannot be left."""
@@ -83,14 +90,20 @@ class Engine:
 
     async def put(self, event: Event) -> None:
         """Bring a request; waits while the inbox is full."""
-        await self._inbox.put(event)
+        arrival = isinstance(event, JobArrived)
+        self._arriving += arrival
+        try:
+            await self._inbox.put(event)
+        except BaseException:
+            self._arriving -= arrival
+            raise
 
     def step_reached(self, event: StepReached) -> None:
         self._inbox.put_step(event)
 
     def credit(self) -> int:
-        """How many more jobs the scheduler can use."""
-        return self._scheduler.credit()
+        """How many more jobs the scheduler can use, beside those on their way to it."""
+        return max(0, self._scheduler.credit() - self._arriving)
 
     def snapshot(self) -> Mapping[str, Any]:
         """The scheduler's state as plain values, with its plan for the waiting jobs."""
@@ -105,6 +118,7 @@ class Engine:
 
     async def _handle_next(self, tasks: TaskGroup) -> None:
         event = await self._next_event()
+        self._arriving -= isinstance(event, JobArrived)
         for command in self._scheduler.handle(event, self._clock.monotonic()):
             self._start(tasks, command)
         self._room.notify()
@@ -127,16 +141,38 @@ class Engine:
                 tasks.start_soon(self._carry_out, command)
 
     async def _carry_out(self, command: Command) -> None:
-        if isinstance(command, Start | Resume):
-            event = await self._run(command)
-        else:
-            event = await self._executor.execute(command)
+        try:
+            event = await self._execute(command)
+        except Exception as error:
+            log.exception("command_broke", command=repr(command))
+            event = _failure(command, error)
         log.debug("command_done", command=repr(command), outcome=type(event).__name__)
         self._inbox.put_terminal(event)
 
-    async def _run(self, command: Start | Resume) -> Event:
+    async def _execute(self, command: Command) -> Event:
+        if not isinstance(command, Start | Resume):
+            return await self._executor.execute(command)
         await self._watcher.before_run(command.lease)
         began = self._clock.monotonic()
         event = await self._executor.execute(command)
-        self._watcher.after_run(command.lease, event, self._clock.monotonic() - began)
+        seconds = self._clock.monotonic() - began
+        self._watcher.after_run(
+            command.lease, event, seconds if isinstance(command, Start) else None
+        )
         return event
+
+
+def _failure(command: Command, error: Exception) -> Event:
+    """The terminal event of a command that met a defect: it costs one job, or one component's.
+
+    Re-raises for an ``Evict`` or ``Unstage``: nobody knows where those bytes are now.
+    """
+    detail = f"{type(error).__name__}: {error}"
+    match command:
+        case Start(lease) | Resume(lease):
+            return RunFailed(lease, Fault.RUN, detail)
+        case Stage(component):
+            return StageFailed(component, detail, permanent=False)
+        case Load(component):
+            return LoadFailed(component, detail, Fault.LOAD)
+    raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +13,10 @@ from ourvidz.service.signal import Signal
 
 # A follower that was away longer than this many events gets the job's present state instead.
 _EVENTS_MAX = 4096
-# Ended jobs whose events may still be asked for.
+# Ended jobs whose events may still be asked for, and how many events they may hold together: some
+# 400 bytes each.
 _ENDED_JOBS_MAX = 256
+_ENDED_EVENTS_MAX = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,26 @@ class EventLog:
         oldest = self._events[0].id if self._events else self._next
         return oldest - 1 <= last_id < self._next
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     async def follow(self, last_id: int) -> AsyncGenerator[JobEvent, None]:
-        """Events after ``last_id``, as they come, up to and including ``end``."""
+        """Events after ``last_id``, as they come, up to and including ``end``.
+
+        Whoever reads too slowly misses the oldest: their ids leave a gap.
+        """
         while True:
             arrival = self._arrived.ticket
-            for event in [e for e in self._events if e.id > last_id]:
+            for event in self._after(last_id):
                 last_id = event.id
                 yield event
             if self.ended:
                 return
             await arrival.wait()
+
+    def _after(self, last_id: int) -> list[JobEvent]:
+        missing = max(0, self._next - 1 - last_id)
+        return list(islice(reversed(self._events), missing))[::-1]
 
 
 class Events:
@@ -79,6 +92,10 @@ class Events:
         return self._logs.get(job_id)
 
     def _forget_old(self) -> None:
-        ended = [job for job, log in self._logs.items() if log.ended]
-        for job in ended[: max(0, len(ended) - _ENDED_JOBS_MAX)]:
+        ended = [(job, len(log)) for job, log in self._logs.items() if log.ended]
+        jobs, events = len(ended), sum(size for _, size in ended)
+        for job, size in ended:
+            if jobs <= _ENDED_JOBS_MAX and events <= _ENDED_EVENTS_MAX:
+                break
             del self._logs[job]
+            jobs, events = jobs - 1, events - size

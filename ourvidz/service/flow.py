@@ -2,8 +2,9 @@
 
 ``Flow.run`` is steps 2 to 8 of a job's life: parse, admit, reside and run (the engine's business,
 awaited here), spool, deliver, acknowledge. Every way out leaves the job in the journal or back in
-its queue; an exception that is not an answer to the job takes the service down with its leases
-recoverable.
+its queue. A defect that one job meets is that job's end: it is answered as failed, with an alarm.
+Only where that cannot be written down, as the journal does not work, the service goes down with
+its leases recoverable.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import anyio
 import structlog
-from anyio.abc import TaskStatus
 
 from ourvidz.config.settings import Settings
 from ourvidz.jobs import (
@@ -47,6 +47,7 @@ from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.engine import Engine
 from ourvidz.service.faults import CANCELLED, JobFailed, settle_error
+from ourvidz.service.health import JOB_DEFECT, Alarms, Metrics
 from ourvidz.service.produce import Production
 from ourvidz.service.progress import ProgressReporter
 from ourvidz.wire import Rules, parse
@@ -73,22 +74,20 @@ class Flow:
     demands: Demands
     delivery: Delivery
     reporter: ProgressReporter
+    alarms: Alarms
+    metrics: Metrics
 
-    async def run(
-        self,
-        claimed: Claimed,
-        *,
-        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Take one claimed element to its end; started once the roster counts it."""
-        with self.roster.hold(claimed.queue):
-            task_status.started()
+    async def run(self, claimed: Claimed) -> None:
+        """Take one claimed element to its end; gives the claim's place in the roster back."""
+        try:
             parsed = parse(claimed.raw, self.rules)
             if isinstance(parsed, InvalidJob):
                 owed = await self._reject(claimed, parsed)
             else:
                 with bind_job(parsed.id):
                     owed = await self._accept(claimed, parsed)
+        finally:
+            self.roster.give_back(claimed.queue)
         if owed is not None:
             await self.delivery.deliver(owed)
 
@@ -112,20 +111,35 @@ class Flow:
         if known is Known.CONFLICT:
             await self.source.dead_letter(claimed.claim_id, "same id, another body")
             log.error("job_conflict", queue=claimed.queue)
-            return None
-        await self.source.acknowledge(claimed.claim_id)
+        else:
+            await self._adopt(claimed, spec)
         return None
+
+    async def _adopt(self, claimed: Claimed, spec: JobSpec) -> None:
+        """The job is here already: a producer pushed it twice, or its lease ran out and this is its
+        own element. The newest claim holds it from here on, so that in both cases one is left."""
+        superseded = await self.journal.adopt(spec.id, claimed.claim_id)
+        if superseded != claimed.claim_id:
+            job = self.roster.get(spec.id)
+            if job is not None:
+                job.claimed = claimed
+            self.delivery.adopt(spec.id, claimed.claim_id)
+        if superseded is not None:
+            await self.source.acknowledge(superseded)
 
     async def _live(self, claimed: Claimed, spec: JobSpec) -> str | None:
         with self.roster.open(spec, claimed) as job:
             result = await self._result(job)
+            job.decided = True
             if result is None:
                 await self.journal.requeue(spec.id)
-                await self.source.hand_back(claimed.claim_id)
+                await self.source.hand_back(job.claimed.claim_id)
                 log.info("job_handed_back")
                 return None
             result = replace(result, metrics=job.metrics())
             await self.journal.finish(spec.id, result, answer=job.stop != "backend")
+            if job.exhausted and result.status == "failed":
+                await self.source.dead_letter(job.claimed.claim_id, "its runs were cut off")
             log.info("job_ended", status=result.status, seconds=result.generation_seconds)
             if result.error is not None:
                 log.warning("job_error", code=result.error.code.value, reason=result.error.message)
@@ -133,10 +147,18 @@ class Flow:
 
     async def _result(self, job: ActiveJob) -> JobResult | None:
         """How the job ends, or ``None`` where it is handed back to its queue."""
+        warnings = job.spec.warnings
         try:
             result = await self._attempt(job)
         except JobFailed as failure:
-            result = JobResult("failed", error=failure.error, warnings=job.spec.warnings)
+            result = JobResult("failed", error=failure.error, warnings=warnings)
+        except Exception as error:
+            # A defect of ours must cost this job alone.
+            log.exception("job_broke")
+            self.alarms.ring(JOB_DEFECT)
+            message = f"internal error ({type(error).__name__})"
+            failed = JobError(ErrorCode.WORKER_UNAVAILABLE, message, retryable=True)
+            result = JobResult("failed", error=failed, warnings=warnings)
         if job.stop == "drain" and result.status != "completed":
             return None
         if job.stop is not None and job.stop != "drain":
@@ -146,10 +168,12 @@ class Flow:
     async def _attempt(self, job: ActiveJob) -> JobResult:
         limit = self.settings.intake.attempts_max
         if job.claimed.attempts >= limit:
+            job.exhausted = True
             message = f"given up: {job.claimed.attempts} runs were cut off, {limit} are allowed"
             raise JobFailed(JobError(ErrorCode.WORKER_UNAVAILABLE, message))
         spool = self.spool(job.spec)
         await anyio.to_thread.run_sync(_fresh_folder, spool)
+        references: Mapping[str, Path] = {}
         with job.preparing:
             references = await self._prepare(job, spool)
         if job.stop is not None:
@@ -160,7 +184,9 @@ class Flow:
                 job.part, job.phase, job.step = index, 0, 0
                 ready = _with_prompt(work, produced.text) if index else work
                 await self._run_part(job, ready, references, spool)
-        return produced.result(job)
+        result = produced.result(job)
+        self.metrics.job_seconds.labels(job.spec.requested_type).observe(result.generation_seconds)
+        return result
 
     async def _prepare(self, job: ActiveJob, spool: Path) -> Mapping[str, Path]:
         """Admission and references. Raises ``JobFailed``."""
@@ -184,13 +210,10 @@ class Flow:
         part = Part(part_id(job.spec, job.part), job.spec, work, references, spool)
         try:
             plan = await self.executor.plan(part)
-        except PlanRejected as rejected:
-            raise JobFailed(rejected.error) from rejected
-        demand = self.demands.demand(part, plan.phases)
-        job.phases.append(demand.phases)
-        self.production.begin(job, part, plan.warnings)
-        self.executor.begin(part, self.production.sink(job))
-        try:
+            demand = self.demands.demand(part, plan.phases)
+            job.phases.append(demand.phases)
+            self.production.begin(job, part, plan.warnings)
+            self.executor.begin(part, self.production.sink(job))
             if job.state is JobState.CLAIMED:
                 await self.journal.move(job.id, JobState.WAITING)
                 job.change(JobState.WAITING)
@@ -199,6 +222,8 @@ class Flow:
             if job.stop is not None:
                 await self.engine.put(CancelRequested(part.id))
             settled = await job.wait_settled()
+        except PlanRejected as rejected:
+            raise JobFailed(rejected.error) from rejected
         finally:
             job.scheduled = False
             self.executor.forget(part.id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -12,6 +14,34 @@ from ourvidz.ports import Clock
 
 # One minute of beats at the default period: enough for a p99.
 _BEATS = 600
+
+# The alarms. A job met a defect of ours and was answered as failed.
+JOB_DEFECT: Final = "job_defect"
+# Another worker may have one of our jobs.
+LEASE_LOST: Final = "lease_lost"
+# Claims, renewals and the like fail for now; silenced when one succeeds.
+QUEUE_UNAVAILABLE: Final = "queue_unavailable"
+# A delivery met what nobody foresaw and is tried again; silenced when one succeeds.
+DELIVERY_BROKE: Final = "delivery_broke"
+# Callbacks were given up and are kept as dead.
+PARKED_CALLBACKS: Final = "parked_callbacks"
+
+
+class Alarms:
+    """What a person should look at, by name."""
+
+    def __init__(self) -> None:
+        self._ringing: set[str] = set()
+
+    def ring(self, name: str) -> None:
+        self._ringing.add(name)
+
+    def silence(self, name: str) -> None:
+        self._ringing.discard(name)
+
+    @property
+    def ringing(self) -> Sequence[str]:
+        return sorted(self._ringing)
 
 
 @dataclass(slots=True)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 import anyio
+import stamina
 import structlog
 from anyio.abc import TaskGroup
 
 from ourvidz.config.settings import Intake as IntakeSettings
 from ourvidz.config.settings import Queue
-from ourvidz.ports import JobSource
+from ourvidz.ports import Claimed, JobSource
 from ourvidz.service.active import Roster
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.engine import Engine
 from ourvidz.service.flow import Flow
+from ourvidz.service.health import QUEUE_UNAVAILABLE, Alarms
 from ourvidz.service.signal import Signal
 
 log = structlog.get_logger()
+
+# The first pause after a queue that does not answer; it grows up to the time of a poll.
+_RETRY_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -35,35 +40,65 @@ class Intake:
     settings: IntakeSettings
     undelivered_max: int
     room: Signal
-    _scope: anyio.CancelScope | None = None
+    alarms: Alarms
+    _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    _ended: anyio.Event = field(default_factory=anyio.Event)
 
     async def run(self, jobs: TaskGroup) -> None:
         """Consume every queue until ``stop``; each job becomes a task of ``jobs``."""
-        with anyio.CancelScope() as self._scope:
+        with self._scope:
             async with anyio.create_task_group() as consumers:
                 for name in self.queues:
                     consumers.start_soon(self._consume, name, jobs)
+        self._ended.set()
 
-    def stop(self) -> None:
-        if self._scope is not None:
-            self._scope.cancel()
+    async def stop(self) -> None:
+        """Claim nothing more. Returns once a claim that was under way has become a job or come to
+        nothing."""
+        self._scope.cancel()
+        await self._ended.wait()
 
     async def _consume(self, queue: str, jobs: TaskGroup) -> None:
         while True:
-            await self._wait_for_room(queue)
-            if not await self._claim(queue, jobs):
-                await self.source.wait(queue, self.settings.poll_seconds)
+            # A claim whose reply is lost is asked for again under the same id: it returns the same.
+            claim_id = uuid4().hex
+            async for attempt in stamina.retry_context(
+                on=self._unavailable,
+                attempts=None,
+                timeout=None,
+                wait_initial=_RETRY_SECONDS,
+                wait_max=self.settings.poll_seconds,
+                wait_jitter=_RETRY_SECONDS,
+            ):
+                with attempt:
+                    await self._wait_for_room(queue)
+                    claimed = await self._claim(queue, claim_id, jobs)
+                    self.alarms.silence(QUEUE_UNAVAILABLE)
+                    if not claimed:
+                        await self.source.wait(queue, self.settings.poll_seconds)
 
-    async def _claim(self, queue: str, jobs: TaskGroup) -> bool:
+    def _unavailable(self, error: Exception) -> bool:
+        """Claiming outlives a queue that does not answer."""
+        log.error("queue_unavailable", what="claim", reason=f"{type(error).__name__}: {error}")
+        self.alarms.ring(QUEUE_UNAVAILABLE)
+        return True
+
+    async def _claim(self, queue: str, claim_id: str, jobs: TaskGroup) -> bool:
         """Claim one job and start its life; false if the queue is empty.
 
-        Shielded: a claim that was made must not be lost to a stop in the same moment.
+        Shielded: a claim that was made must not be lost to a stop in the same moment. The claim is
+        counted before it is made: consumers that see room at the same time must not share it.
         """
-        with anyio.CancelScope(shield=True):
-            claim_id = uuid4().hex
-            claimed = await self.source.claim(queue, claim_id, self.settings.lease_seconds)
-            if claimed is not None:
-                await jobs.start(self.flow.run, claimed)  # returns once the roster counts it
+        self.roster.take(queue)
+        claimed: Claimed | None = None
+        try:
+            with anyio.CancelScope(shield=True):
+                claimed = await self.source.claim(queue, claim_id, self.settings.lease_seconds)
+        finally:
+            if claimed is None:
+                self.roster.give_back(queue)
+            else:
+                jobs.start_soon(self.flow.run, claimed)  # gives back when it ends
         return claimed is not None
 
     async def _wait_for_room(self, queue: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -10,30 +11,58 @@ import structlog
 from ourvidz.config.settings import Intake
 from ourvidz.ports import JobSource
 from ourvidz.service.active import Roster
+from ourvidz.service.delivery import Delivery
+from ourvidz.service.health import LEASE_LOST, QUEUE_UNAVAILABLE, Alarms
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Leases:
+    """Both loops outlive a queue that does not answer: what they do not do now, they do next time,
+    and a lease is several renewals long."""
+
     source: JobSource
     roster: Roster
+    delivery: Delivery
     settings: Intake
+    alarms: Alarms
 
     async def renew(self) -> None:
-        """Renew the lease of every active job, for ever."""
+        """Renew every lease that is held, for ever: those of active jobs, and those of jobs whose
+        answer is not acknowledged yet."""
         while True:
             await anyio.sleep(self.settings.renew_seconds)
-            held = {job.claimed.claim_id: job for job in self.roster}
+            held = self.held()
             if not held:
                 continue
-            for claim_id in await self.source.renew(list(held), self.settings.lease_seconds):
-                log.error("lease_lost", job=str(held[claim_id].id))
+            try:
+                lost = await self.source.renew(list(held), self.settings.lease_seconds)
+            except Exception as error:  # noqa: BLE001 - the border to whichever queue is configured
+                self._unavailable("renew", error)
+                continue
+            self.alarms.silence(LEASE_LOST)
+            for claim_id in lost & self.held().keys():
+                log.error("lease_lost", job=held[claim_id])
+                self.alarms.ring(LEASE_LOST)
 
     async def reap(self) -> None:
         """Put back what a dead worker held, for ever; a quiet queue is looked at too."""
         while True:
             await anyio.sleep(self.settings.lease_seconds / 2)
-            count = await self.source.reap()
+            try:
+                count = await self.source.reap()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._unavailable("reap", error)
+                continue
             if count:
                 log.warning("leases_reaped", count=count)
+
+    def held(self) -> Mapping[str, str]:
+        """Jobs by claim id."""
+        active = {job.claimed.claim_id: str(job.id) for job in self.roster}
+        return {**self.delivery.claims, **active}
+
+    def _unavailable(self, what: str, error: Exception) -> None:
+        log.error("queue_unavailable", what=what, reason=f"{type(error).__name__}: {error}")
+        self.alarms.ring(QUEUE_UNAVAILABLE)

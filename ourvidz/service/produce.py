@@ -9,7 +9,6 @@ from uuid import UUID
 
 import anyio
 import structlog
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ourvidz.jobs import (
     Asset,
@@ -19,6 +18,7 @@ from ourvidz.jobs import (
     JobResult,
     TextResult,
     TextWork,
+    Work,
 )
 from ourvidz.ports import (
     Clock,
@@ -34,6 +34,7 @@ from ourvidz.ports import (
     VideoProduced,
 )
 from ourvidz.service.active import ActiveJob
+from ourvidz.service.signal import Signal
 from scheduler.messages import StepReached
 
 log = structlog.get_logger()
@@ -43,7 +44,12 @@ Picture = ImageProduced | VideoProduced
 
 @dataclass(slots=True)
 class Produced:
-    """What one job has yielded so far."""
+    """What one job has yielded so far.
+
+    ``pictures`` wait to be rendered, by index: as many at most as one job may ask for. ``seen`` are
+    the indices that have come; a run that is repeated after an out-of-memory error yields the same
+    pictures once more. ``closed`` when nothing more will come.
+    """
 
     started: float
     clock: Clock
@@ -53,15 +59,42 @@ class Produced:
     final_prompt: str | None = None
     warnings: list[str] = field(default_factory=list)
     part: Part | None = None
+    pictures: dict[int, Picture] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    closed: bool = False
+    changed: Signal = field(default_factory=Signal)
+
+    def take(self, picture: Picture) -> None:
+        """One more picture to render."""
+        index = picture.index if isinstance(picture, ImageProduced) else 0
+        if index not in self.seen and not self.closed:
+            self.seen.add(index)
+            self.pictures[index] = picture
+            self.changed.notify()
+
+    def close(self, *, drop: bool) -> None:
+        """Nothing more will come; ``drop`` what is not rendered yet."""
+        self.closed = True
+        if drop:
+            self.pictures.clear()
+        self.changed.notify()
 
     def result(self, job: ActiveJob) -> JobResult:
         """The job's result once every part has finished and every file is written."""
-        everything_failed = bool(self.failed) and not self.assets
+        work = job.spec.final
+        error: JobError | None = None
+        if isinstance(work, TextWork):
+            error = None if self.text is not None else _missing("no text")
+        else:
+            for index in range(_pictures(work)):
+                if index not in self.assets and index not in self.failed:
+                    self.failed[index] = _missing(f"no image {index}")
+            error = None if self.assets else next(iter(self.failed.values()))
         return JobResult(
-            status="failed" if everything_failed else "completed",
+            status="completed" if error is None else "failed",
             assets=tuple(asset for _, asset in sorted(self.assets.items())),
-            text=self.text if isinstance(job.spec.final, TextWork) else None,
-            error=next(iter(self.failed.values())) if everything_failed else None,
+            text=self.text if isinstance(work, TextWork) else None,
+            error=error,
             final_prompt=self.final_prompt,
             warnings=(*job.spec.warnings, *self.warnings),
             failed=dict(sorted(self.failed.items())),
@@ -77,29 +110,26 @@ class Production:
     journal: Journal
     clock: Clock
     on_step: Callable[[StepReached], None]
-    _open: dict[UUID, tuple[Produced, MemoryObjectSendStream[Picture]]] = field(
-        default_factory=dict
-    )
+    _open: dict[UUID, Produced] = field(default_factory=dict)
 
     @asynccontextmanager
     async def collect(self, job: ActiveJob) -> AsyncIterator[Produced]:
         """Render what the job's runs yield; every file is in the journal when the block is left.
 
-        The stream's buffer is bounded by what one job can ask for: six images or one video.
+        After an error in the block what is not rendered yet is dropped.
         """
         produced = Produced(self.clock.monotonic(), self.clock)
-        images = job.spec.final.images if isinstance(job.spec.final, ImageWork) else 1
-        send, receive = anyio.create_memory_object_stream[Picture](images)
-        self._open[job.id] = (produced, send)
+        self._open[job.id] = produced
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._render_all, job, produced, receive)
-                with send:
-                    try:
-                        yield produced
-                    except Exception as error:  # noqa: BLE001 - re-raised below, not in a group
-                        failure = error
+                tasks.start_soon(self._render_all, job, produced)
+                try:
+                    yield produced
+                except Exception as error:  # noqa: BLE001 - re-raised below, not in a group
+                    failure = error
+                finally:
+                    produced.close(drop=failure is not None)
         finally:
             del self._open[job.id]
         if failure is not None:
@@ -107,7 +137,7 @@ class Production:
 
     def begin(self, job: ActiveJob, part: Part, warnings: tuple[str, ...]) -> None:
         """A part is about to run."""
-        produced, _ = self._open[job.id]
+        produced = self._open[job.id]
         produced.part = part
         produced.warnings += warnings
         if not isinstance(part.work, TextWork):
@@ -115,7 +145,7 @@ class Production:
 
     def sink(self, job: ActiveJob) -> RunSink:
         """Where the executor reports; called on the loop's thread, never blocks."""
-        produced, pictures = self._open[job.id]
+        produced = self._open[job.id]
 
         def notice(notice: RunNotice) -> None:
             match notice:
@@ -123,7 +153,7 @@ class Production:
                     job.reach(notice.lease.phase, notice.step)
                     self.on_step(notice)
                 case ImageProduced() | VideoProduced():
-                    pictures.send_nowait(notice)
+                    produced.take(notice)
                 case TextChunk():
                     job.log.publish("delta", {"part": job.part, "text": notice.text})
                 case TextDone():
@@ -133,31 +163,46 @@ class Production:
 
         return notice
 
-    async def _render_all(
-        self,
-        job: ActiveJob,
-        produced: Produced,
-        pictures: MemoryObjectReceiveStream[Picture],
-    ) -> None:
-        with pictures:
-            async for picture in pictures:
-                await self._render(job, produced, picture)
+    async def _render_all(self, job: ActiveJob, produced: Produced) -> None:
+        while True:
+            changed = produced.changed.ticket
+            if produced.pictures:
+                index = next(iter(produced.pictures))
+                await self._render(job, produced, index, produced.pictures.pop(index))
+            elif produced.closed:
+                return
+            else:
+                await changed.wait()
 
-    async def _render(self, job: ActiveJob, produced: Produced, picture: Picture) -> None:
+    async def _render(
+        self, job: ActiveJob, produced: Produced, index: int, picture: Picture
+    ) -> None:
         part = produced.part
         assert part is not None, "a run yields only after its part began"
-        index = picture.index if isinstance(picture, ImageProduced) else 0
         try:
             if isinstance(picture, ImageProduced):
                 asset = await self.renderer.image(part, picture)
             else:
                 asset = await self.renderer.video(part, picture)
+            await self.journal.add_asset(job.id, asset)
         except RenderFailed as error:
             log.warning("asset_failed", index=index, reason=str(error))
-            produced.failed[index] = JobError(
-                ErrorCode.WORKER_UNAVAILABLE, str(error), error.retryable
-            )
-            return
-        await self.journal.add_asset(job.id, asset)
-        produced.assets[index] = asset
-        job.log.publish("asset", {"index": index, "sha256": asset.sha256, "mime": asset.mime})
+            failed = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error), error.retryable)
+            produced.failed[index] = failed
+        except Exception as error:
+            # Whatever an encoder or the disk does to one image, the others go on.
+            log.exception("asset_broke", index=index)
+            reason = f"the image could not be written ({type(error).__name__})"
+            produced.failed[index] = JobError(ErrorCode.WORKER_UNAVAILABLE, reason, retryable=True)
+        else:
+            produced.assets[index] = asset
+            job.log.publish("asset", {"index": index, "sha256": asset.sha256, "mime": asset.mime})
+
+
+def _pictures(work: Work) -> int:
+    """How many pictures a job must yield."""
+    return work.images if isinstance(work, ImageWork) else 1
+
+
+def _missing(what: str) -> JobError:
+    return JobError(ErrorCode.WORKER_UNAVAILABLE, f"the run gave {what}", retryable=True)

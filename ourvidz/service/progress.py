@@ -13,7 +13,7 @@ from ourvidz.config.settings import Callback
 from ourvidz.jobs import JobState
 from ourvidz.ports import Notifier, NotifyRejected, NotifyUnavailable
 from ourvidz.service.active import ActiveJob
-from ourvidz.wire import callback_processing
+from ourvidz.wire import callback_processing, event_id
 
 log = structlog.get_logger()
 
@@ -50,14 +50,18 @@ class ProgressReporter:
             moved = job.moved.ticket
             if job.state is JobState.RUNNING:
                 number += 1
-                await self._tell(notifier, job, number)
+                try:
+                    await self._tell(notifier, job, number)
+                except Exception:
+                    # Best effort: what goes wrong with a report must not harm the job it is about.
+                    log.exception("progress_broke")
                 await anyio.sleep(self.settings.progress_seconds)
             await moved.wait()
 
     async def _tell(self, notifier: Notifier, job: ActiveJob, number: int) -> None:
         body = callback_processing(job.spec, job.progress())
         try:
-            delivered = await notifier.notify(f"{job.id}.processing.{number}", body)
+            delivered = await notifier.notify(event_id(job.id, f"processing.{number}"), body)
         except (NotifyRejected, NotifyUnavailable) as error:
             log.info("progress_not_delivered", reason=str(error))
             return

@@ -24,18 +24,20 @@ class Runs:
     async def before_run(self, lease: Lease) -> None:
         """A job that kills the process must have been counted before it did."""
         job = self.roster.of_part(lease.job)
-        job.phase, job.step = lease.phase, 0
-        if job.state is JobState.WAITING:
+        if job is not None and job.state is JobState.WAITING:
             await self.source.count_attempt(job.claimed.claim_id)
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
 
-    def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
+    def after_run(self, lease: Lease, event: Event, seconds: float | None) -> None:
         job = self.roster.of_part(lease.job)
-        if isinstance(event, PhaseFinished):
-            phase = job.phases[job.part][lease.phase]
+        if job is not None and isinstance(event, PhaseFinished):
             job.phase, job.step = lease.phase + 1, 0
-            self.demands.observe(job.spec.works[job.part], phase, seconds)
+            if seconds is not None:
+                phase = job.phases[job.part][lease.phase]
+                self.demands.observe(job.spec.works[job.part], phase, seconds)
 
     def on_settle(self, settle: Settle) -> None:
-        self.roster.of_part(settle.job).settle(settle)
+        job = self.roster.of_part(settle.job)
+        if job is not None:
+            job.settle(settle)

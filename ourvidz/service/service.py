@@ -20,7 +20,7 @@ from ourvidz.service.delivery import Delivery
 from ourvidz.service.engine import Engine, Place
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.faults import CANCELLED
-from ourvidz.service.health import Heartbeat, Metrics
+from ourvidz.service.health import PARKED_CALLBACKS, Alarms, Heartbeat, Metrics
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.signal import Signal
@@ -67,27 +67,31 @@ class Service:
     heartbeat: Heartbeat
     events: Events
     metrics: Metrics
+    alarms: Alarms
     room: Signal
     ready: bool = False
     draining: bool = False
     _stop: anyio.Event = field(default_factory=anyio.Event)
+    _recovered: anyio.Event = field(default_factory=anyio.Event)
     _tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop``, then drain. Started once the queues are being consumed."""
         async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
             await self._recover(tasks)
+            self._tasks = tasks
+            self._recovered.set()
             tasks.start_soon(self.engine.run)
             tasks.start_soon(self.heartbeat.beat)
             tasks.start_soon(self.leases.renew)
             tasks.start_soon(self.leases.reap)
             tasks.start_soon(self.intake.run, tasks)
             self.ready = True
-            log.info("service_ready", worker=self.settings.service.worker_id)
+            log.info("service_started", worker=self.settings.service.worker_id)
             task_status.started()
             await self._stop.wait()
             await self._drain()
+            self._tasks = None
             tasks.cancel_scope.cancel()
 
     def stop(self) -> None:
@@ -109,7 +113,8 @@ class Service:
             raise IdConflict(str(spec.id))
         if known is Known.NEW:
             await self.source.push(queue, orjson.dumps(dict(body)))
-            await self.journal.accept(spec, queue, None)
+            if await self.journal.accept(spec, queue, None) is Known.CONFLICT:
+                raise IdConflict(str(spec.id))
         record = await self.journal.get(spec.id)
         assert record is not None, "an accepted job is in the journal"
         return record, known is Known.NEW
@@ -134,39 +139,45 @@ class Service:
         return [self._data(record, base_url) for record in records]
 
     async def cancel(self, job_id: str) -> JobRecord | None:
-        """Cancel a job; ``None`` for an unknown id. Raises ``TooLate``. Repeating is harmless."""
-        record = await self._record(job_id)
-        if record is None:
-            return None
-        active = self.roster.get(record.spec.id)
-        if active is not None:
-            await self.stop_job(active, "api")
-        elif not await self._cancel_unheld(record):
-            raise TooLate(f"the job is {record.state.value}")
-        return await self._record(job_id)
+        """Cancel a job; ``None`` for an unknown id. Raises ``TooLate``. Repeating is harmless.
+
+        The job is looked for again after every wait, for it may have moved on meanwhile.
+        """
+        await self._recovered.wait()
+        while True:
+            entered = self.roster.entered.ticket
+            record = await self._record(job_id)
+            if record is None or record.state is JobState.CANCELLED:
+                return record
+            active = self.roster.get(record.spec.id)
+            if active is not None and not active.decided:
+                await self.stop_job(active, "api")
+                return await self._record(job_id)
+            if active is not None:
+                await active.left.wait()
+            elif record.state is JobState.QUEUED:
+                await self._cancel_queued(record)
+            elif record.state is JobState.CLAIMED:
+                await entered.wait()
+            else:
+                raise TooLate(f"the job is {record.state.value}")
 
     async def stop_job(self, job: ActiveJob, reason: StopReason) -> None:
-        """Stop a job that this process holds, wherever it is."""
+        """Stop a job that this process holds, wherever it is; once it is decided how the job ends,
+        nothing stops it."""
+        if job.decided:
+            return
         job.ask_stop(reason)
         log.info("job_stop_requested", job=str(job.id), reason=reason, step=job.stop_step)
         if job.scheduled:
             await self.engine.put(CancelRequested(job.part_id))
 
-    async def _cancel_unheld(self, record: JobRecord) -> bool:
+    async def _cancel_queued(self, record: JobRecord) -> None:
+        """Nothing happens if the job is not queued any more."""
         result = JobResult("cancelled", error=CANCELLED, warnings=record.spec.warnings)
-        if record.state is JobState.CANCELLED:
-            return True
-        if await self.journal.cancel_queued(record.spec.id, result):
-            self._spawn_delivery(record.spec.id)
-            return True
-        if record.state in (JobState.QUEUED, JobState.CLAIMED):
-            self.roster.stop_at_open(record.spec.id, "api")
-            return True
-        return False
-
-    def _spawn_delivery(self, job_id: UUID) -> None:
-        assert self._tasks is not None, "the service is running"
-        self._tasks.start_soon(self.delivery.deliver, str(job_id))
+        cancelled = await self.journal.cancel_queued(record.spec.id, result)
+        if cancelled and self._tasks is not None:  # else the next start delivers the answer
+            self._tasks.start_soon(self.delivery.deliver, str(record.spec.id))
 
     async def log_of(self, job_id: str) -> EventLog | None:
         """The events of a job that is queued, present or lately ended."""
@@ -179,7 +190,7 @@ class Service:
 
     def health(self) -> Mapping[str, Any]:
         """Whether work goes on; reads memory only."""
-        alarms = ["parked_callbacks"] if self.delivery.parked else []
+        parked = [PARKED_CALLBACKS] if self.delivery.parked else []
         state = "draining" if self.draining else "ready" if self.ready else "starting"
         return {
             "status": state,
@@ -189,7 +200,7 @@ class Service:
             "undelivered_jobs": self.delivery.pending,
             "parked_callbacks": self.delivery.parked,
             "device": dict(self.executor.snapshot()),
-            "alarms": alarms,
+            "alarms": sorted([*self.alarms.ringing, *parked]),
         }
 
     def processes(self) -> Mapping[str, Any]:
@@ -242,20 +253,22 @@ class Service:
         self.draining = True
         limit = self.settings.service.drain_seconds
         log.info("drain_started", jobs=len(self.roster), seconds=limit)
-        self.intake.stop()
-        for job in self.roster:
-            if job.state is not JobState.RUNNING:
-                await self.stop_job(job, "drain")
+        self.roster.drain()
         with anyio.move_on_after(limit):
+            for job in self.roster:
+                if job.state is not JobState.RUNNING:
+                    await self.stop_job(job, "drain")
+            await self.intake.stop()
             await self._idle(deliveries=True)
-        for job in self.roster:
-            await self.stop_job(job, "drain")
         with anyio.move_on_after(_CANCEL_SECONDS):
+            for job in self.roster:
+                await self.stop_job(job, "drain")
             await self._idle(deliveries=False)
         log.info("drain_finished", left=len(self.roster))
 
     async def _idle(self, deliveries: bool) -> None:
+        """Until no claim is held and, if ``deliveries``, nothing is left to deliver."""
         changed = self.room.ticket
-        while len(self.roster) or (deliveries and self.delivery.pending):
+        while self.roster.busy or (deliveries and self.delivery.pending):
             await changed.wait()
             changed = self.room.ticket
