@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +99,7 @@ class DeviceExecutor:
         self._plans: dict[str, tuple[Pipeline, tuple[PhasePlan, ...]]] = {}
         self._runs: dict[str, _Run] = {}
         self._controls: dict[Lease, _Control] = {}
+        self._facts: Mapping[str, Any] = {}
         self._run_thread = anyio.CapacityLimiter(1)
         self._move_thread = anyio.CapacityLimiter(1)
         self._plan_thread = anyio.CapacityLimiter(1)
@@ -106,6 +109,7 @@ class DeviceExecutor:
         costs only its own jobs."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         await anyio.to_thread.run_sync(prepare, self._settings.threads)
+        self._facts = await anyio.to_thread.run_sync(self._device.describe)
         for name, model in self._models.items():
             config = ModelConfig(
                 name, model.family, model.path, model.config_path, model.dtype, model.label
@@ -118,6 +122,11 @@ class DeviceExecutor:
             except CheckpointError as error:
                 log.error("model_broken", model=name, reason=str(error))
                 self._broken[name] = str(error)
+                continue
+            except Exception as error:
+                # A checkpoint can be wrong in ways that only a library notices.
+                log.exception("model_broken", model=name)
+                self._broken[name] = _describe(error)
                 continue
             self._pipelines[name] = pipeline
             self._weights.update(pipeline.components)
@@ -179,7 +188,7 @@ class DeviceExecutor:
         raise TypeError(f"{command!r} has no terminal event")
 
     def snapshot(self) -> Mapping[str, Any]:
-        return {**self._device.describe(), "broken_models": dict(self._broken)}
+        return {**self._facts, "broken_models": dict(self._broken)}
 
     def _model_for(self, work: Work) -> str:
         """Raises ``PlanRejected``."""
@@ -205,15 +214,16 @@ class DeviceExecutor:
             return m.StageFailed(name, str(error), permanent=True)
         except Exception as error:
             log.exception("stage_failed", component=name)
-            return m.StageFailed(name, _describe(error), permanent=False)
+            return m.StageFailed(name, _described(error), permanent=False)
         return m.StageSucceeded(name)
 
     async def _load(self, name: str) -> m.Event:
         try:
             await self._move(self._weights[name].load)
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises ends this command only
+        except Exception as error:
+            log.exception("load_failed", component=name)
             fault = Fault.OUT_OF_MEMORY if is_out_of_memory(error) else Fault.LOAD
-            return m.LoadFailed(name, _describe(error), fault)
+            return m.LoadFailed(name, _described(error), fault)
         return m.LoadSucceeded(name)
 
     async def _run(self, lease: Lease) -> m.Event:
@@ -225,18 +235,42 @@ class DeviceExecutor:
             loop.call_soon_threadsafe(run.sink, notice)
 
         try:
-            return await anyio.to_thread.run_sync(
-                _run_phase, run, lease, control, report, limiter=self._run_thread
-            )
+            async with _cancelled_with(control.token):
+                return await anyio.to_thread.run_sync(
+                    _run_phase, run, lease, control, report, limiter=self._run_thread
+                )
         except RunCancelled:
             return m.RunCancelled(lease)
         except Exception as error:
-            if is_out_of_memory(error):
-                return m.RunFailed(lease, Fault.OUT_OF_MEMORY, _describe(error))
-            log.exception("run_failed", job=lease.job, phase=lease.phase)
-            return m.RunFailed(lease, Fault.RUN, _describe(error))
+            fault = Fault.OUT_OF_MEMORY if is_out_of_memory(error) else Fault.RUN
+            if fault is Fault.RUN:
+                log.exception("run_failed", job=lease.job, phase=lease.phase)
+            return m.RunFailed(lease, fault, _described(error))
         finally:
             self._controls.pop(lease, None)
+
+
+@asynccontextmanager
+async def _cancelled_with(token: CancelToken) -> AsyncIterator[None]:
+    """A block whose cancellation reaches the worker thread through ``token``: awaiting a thread
+    cannot be cut off, and a phase may take minutes."""
+
+    async def watch() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            token.cancel()
+
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - re-raised below, not in a group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _run_phase(
@@ -303,6 +337,17 @@ def _phase(plan: PhasePlan, step_seconds: float) -> Phase:
 
 
 def _describe(error: BaseException) -> str:
-    """One line for the job's error; the exception and its frames are let go with the caller."""
+    """One line for the job's error."""
     text = " ".join(str(error).split())[:500]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _described(error: BaseException) -> str:
+    """``_describe``, and let go what the exception holds: it lives on in reference cycles of the
+    event loop's, and its frames hold latents and weights."""
+    met = [error]
+    for one in met:
+        traceback.clear_frames(one.__traceback__)
+        one.__traceback__ = None
+        met += [e for e in (one.__cause__, one.__context__) if e is not None and e not in met]
+    return _describe(error)

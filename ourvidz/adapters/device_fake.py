@@ -6,6 +6,7 @@ driven quickly and, with a loop whose clock jumps, in virtual time. Faults are p
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ from scheduler.types import Component, Fault, Lease, Phase
 
 _SIDE_MAX = 64
 _TOKENS_MAX = 16
+_LOG_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,10 @@ class _Control:
 
 
 class FakeDevice:
-    """``ports.Executor`` without a device. ``step_seconds`` 0 takes no time at all."""
+    """``ports.Executor`` without a device. ``step_seconds`` 0 takes no time at all.
+
+    ``log`` holds the last commands. A subclass may override ``pace`` to decide when a step ends.
+    """
 
     def __init__(
         self,
@@ -94,7 +99,7 @@ class FakeDevice:
         faults: Faults | None = None,
     ) -> None:
         self.faults = faults or Faults()
-        self.log: list[m.Command] = []
+        self.log: deque[m.Command] = deque(maxlen=_LOG_MAX)
         self._step_seconds = step_seconds
         self._move_seconds = move_seconds
         self._models = models
@@ -185,21 +190,30 @@ class FakeDevice:
             return m.RunFailed(lease, planted.pop(0), "planted")
         phase = run.phases[lease.phase]
         for step in range(run.steps.get(lease.phase, 0), phase.steps):
-            with anyio.move_on_after(self._step_seconds):
-                await control.cancel.wait()
+            fault = await self.pace(run.part, phase, step, control.cancel)
             if control.cancel.is_set():
                 return m.RunCancelled(lease)
+            if fault is not None:
+                return m.RunFailed(lease, fault, "planted")
             if control.pause:
                 return m.Paused(lease, step, 1)
-            self._yield(run, phase, step)
+            for notice in _notices(run.part, phase, step):
+                run.sink(notice)
             run.steps[lease.phase] = step + 1
             run.sink(m.StepReached(lease, step + 1))
         return m.PhaseFinished(lease, 1)
 
-    def _yield(self, run: _Run, phase: Phase, step: int) -> None:
-        """What one step brings forth."""
-        for notice in _notices(run.part, phase, step):
-            run.sink(notice)
+    async def pace(
+        self,
+        part: Part,  # noqa: ARG002 - for subclasses
+        phase: Phase,  # noqa: ARG002 - as above
+        step: int,  # noqa: ARG002 - as above
+        cancelled: anyio.Event,
+    ) -> Fault | None:
+        """Return when the step may end, at once if ``cancelled``; or why the run fails in it."""
+        with anyio.move_on_after(self._step_seconds):
+            await cancelled.wait()
+        return None
 
 
 def _notices(part: Part, phase: Phase, step: int) -> list[RunNotice]:

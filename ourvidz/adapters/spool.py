@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import structlog
 
 from ourvidz.adapters.atomic import Written, errno_name
 from ourvidz.adapters.media import (
@@ -19,9 +20,11 @@ from ourvidz.adapters.media import (
     write_thumbnail,
 )
 from ourvidz.config.settings import Model
-from ourvidz.jobs import Asset, ImageWork, TextWork, VideoWork
+from ourvidz.jobs import Asset, ErrorCode, ImageWork, TextWork, VideoWork
 from ourvidz.ports import ImageProduced, Part, RenderFailed, VideoProduced
 from ourvidz.wire import asset_key, asset_metadata, thumbnail_key
+
+log = structlog.get_logger()
 
 Picture = ImageProduced | VideoProduced
 
@@ -136,7 +139,9 @@ def _thumbnail(path: Path, produced: Picture) -> Path | None:
     pixels = produced.frames if isinstance(produced, VideoProduced) else produced.pixels
     try:
         write_thumbnail(path, pixels)
-    except (OSError, ValueError):
+    except Exception as error:  # noqa: BLE001 - whatever the encoder raises, the file itself is good
+        code = ErrorCode.THUMBNAIL.value
+        log.warning("thumbnail_failed", code=code, reason=f"{type(error).__name__}: {error}")
         return None
     return path
 
