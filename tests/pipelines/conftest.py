@@ -21,5 +21,5 @@ def device() -> Device:
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this session's tiny checkpoints lie; each family's maker fills its part on demand."""
+    """Where this test run's tiny checkpoints lie; each family's maker fills its part on demand."""
     return tmp_path_factory.mktemp("tiny")
