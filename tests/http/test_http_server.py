@@ -32,14 +32,14 @@ class Served(Api):
 
 @asynccontextmanager
 async def serving(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    """The server until the block is left, which it must outlive by little."""
+    """The server until the block is left, with a client that keeps its connections longer."""
     with anyio.fail_after(20):
-        async with anyio.create_task_group() as tasks:
+        async with httpx.AsyncClient() as client, anyio.create_task_group() as tasks:
             port = await tasks.start(_serve, served)
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-                served.client = client
-                yield client
-                tasks.cancel_scope.cancel()
+            client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
+            served.client = client
+            yield client
+            tasks.cancel_scope.cancel()
 
 
 async def _serve(served: Served, *, task_status: anyio.abc.TaskStatus[int]) -> None:
@@ -99,7 +99,8 @@ async def test_a_stream_that_nobody_ends_does_not_hold_the_server(
         job = await served.submit()
         request = client.build_request("GET", f"/jobs/{job}/events")
         answer = await client.send(request, stream=True)
-        assert await anext(answer.aiter_lines()) == "event: status"
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "event: status"
     assert len(served.open_requests) == 0
 
 
@@ -161,22 +162,40 @@ async def test_a_wait_is_answered_over_the_wire() -> None:
         assert orjson.loads(answer.content)["status"] == "completed"
 
 
-async def test_a_name_is_listened_on_by_all_its_addresses_on_one_port() -> None:
-    with anyio.fail_after(20):
-        served = Served(**{"http.host": "localhost"})
-        found = await anyio.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)
-        hosts = {address[0] for *_, address in found}
-        async with anyio.create_task_group() as tasks:
-            port = await tasks.start(_serve, served)
-            reached = 0
-            for host in hosts:
-                try:
-                    async with await anyio.connect_tcp(host, port):
-                        reached += 1
-                except OSError:
-                    assert host == "::1", "only an address that this machine lacks is left out"
-            assert reached
-            tasks.cancel_scope.cancel()
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    async def resolve(host: str, port: int, **_: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", resolve)
+
+
+async def test_a_name_is_listened_on_by_its_addresses_here_on_one_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolve_to(monkeypatch, "127.0.0.1", "192.0.2.1", "127.0.0.2", "127.0.0.1")
+    served = Served()
+    async with serving(served) as client:
+        other = client.base_url.copy_with(host="127.0.0.2")
+        for url in (client.base_url, other):
+            assert (await client.get(url.join("/ping"))).status_code == 200
+
+
+async def test_a_name_without_an_address_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, "192.0.2.1")
+    served = Served()
+    with pytest.raises(ListenError, match=r"http\.host, http\.port: 127\.0\.0\.1 port 0: .*assign"):
+        await serve(served.app, served.settings)
+
+
+async def test_one_address_that_is_taken_closes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2")
+        served = Served(**{"http.port": port})
+        with pytest.raises(ListenError, match="in use"):
+            await serve(served.app, served.settings)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
 
 
 async def test_an_address_that_is_taken_is_named() -> None:

@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import httpx
 import pytest
+from support.api import settings_of
 from support.house import House, job_id, open_house, payload
 
+from ourvidz.adapters.database import Database
+from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
 from ourvidz.http import models
 from ourvidz.http.app import create_api
+from ourvidz.jobs import JobSpec
+from ourvidz.wire import Rules, parse_object
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +87,52 @@ async def test_pages_cover_every_job_once(tmp_path: Path) -> None:
             seen += [job["id"] for job in page["jobs"]]
             query["before"] = page["next_before"]
         assert sorted(seen) == sorted(job_id(str(number)) for number in range(12))
+
+
+async def test_jobs_of_one_instant_are_paged_by_their_ids(tmp_path: Path) -> None:
+    class Still:
+        def monotonic(self) -> float:
+            return 0.0
+
+        def wall(self) -> float:
+            return 1_700_000_000.123456
+
+    database = Database(tmp_path / "journal.db")
+    await database.open(JOURNAL_SCHEMA)
+    journal = SqliteJournal(database, Still())
+    rules = Rules.from_settings(settings_of())
+    for number in range(5):
+        spec = parse_object(payload(str(number)), rules)
+        assert isinstance(spec, JobSpec)
+        await journal.accept(spec, "q", None)
+    seen, before = [], None
+    while page := await journal.recent(2, before, "queued"):
+        assert len(page) <= 2
+        seen += [str(record.spec.id) for record in page]
+        before = page[-1].spec.id
+    assert seen == sorted((job_id(str(n)) for n in range(5)), reverse=True)
+    assert await journal.recent(2, UUID(int=0), None) == []
+    await database.aclose()
+
+
+async def test_two_bodies_under_one_id_at_once_are_one_job_and_one_conflict(
+    tmp_path: Path,
+) -> None:
+    async with open_client(tmp_path) as (house, client):
+        answers: list[httpx.Response] = []
+
+        async def put(seed: int) -> None:
+            body = payload("a", seed=seed)
+            answers.append(await client.put(f"/jobs/{body['id']}", json=body))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(put, 1)
+            tasks.start_soon(put, 2)
+        assert sorted(answer.status_code for answer in answers) == [202, 409]
+        accepted = next(answer.json() for answer in answers if answer.status_code == 202)
+        await house.ended("a")
+        kept = (await client.get(f"/jobs/{accepted['id']}")).json()
+        assert kept["input"]["seed"] == accepted["input"]["seed"]
 
 
 async def _submit(client: httpx.AsyncClient, name: str) -> None:
