@@ -195,9 +195,9 @@ def test_a_mistake_of_the_file_is_reported_even_if_it_is_overridden(write: Any) 
 
 
 def test_two_keys_are_compared_as_they_hold_in_the_end(write: Any) -> None:
-    path = write(("index = 0", "reserve_bytes = 20_000_000"))
+    path = write(("index = 0", "reserve_bytes = 700_000_000"))
     assert len(check(path)) == 1
-    assert load(path, {"OURVIDZ__DEVICE__BUDGET_BYTES": "30_000_000"}).device.budget_bytes == 3e7
+    assert load(path, {"OURVIDZ__DEVICE__BUDGET_BYTES": "800_000_000"}).device.budget_bytes == 8e8
     required = write(('path = "models/sdxl"\n', ""))
     assert load(required, {"OURVIDZ__MODELS__SDXL__PATH": "/m"}).models["sdxl"].path == Path("/m")
 
