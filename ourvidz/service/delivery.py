@@ -113,7 +113,10 @@ class Delivery:
             self.pending -= 1
             self.room.notify()
 
-    def _broke(self, error: Exception) -> bool:
+    def _broke(self, error: BaseException) -> bool:
+        """Whether to try again; a cancelled delivery is over."""
+        if not isinstance(error, Exception):
+            return False
         log.error("delivery_broke", exc_info=error)
         self.alarms.ring(DELIVERY_BROKE)
         return True

@@ -77,8 +77,10 @@ class Intake:
                     if not claimed:
                         await self.source.wait(queue, self.settings.poll_seconds)
 
-    def _unavailable(self, error: Exception) -> bool:
-        """Claiming outlives a queue that does not answer."""
+    def _unavailable(self, error: BaseException) -> bool:
+        """Claiming outlives a queue that does not answer; it does not outlive being cancelled."""
+        if not isinstance(error, Exception):
+            return False
         log.error("queue_unavailable", what="claim", reason=f"{type(error).__name__}: {error}")
         self.alarms.ring(QUEUE_UNAVAILABLE)
         return True
