@@ -21,23 +21,8 @@ from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.config import Settings
 from ourvidz.config.urls import local_url
 from ourvidz.ports import AssetStore, Clock, Executor, Notifier
-from ourvidz.service.active import ActiveJob, Roster
-from ourvidz.service.delivery import Delivery
-from ourvidz.service.demand import Demands
-from ourvidz.service.engine import Engine
-from ourvidz.service.events import Events
-from ourvidz.service.flow import Flow
-from ourvidz.service.health import Alarms, Heartbeat, Metrics
-from ourvidz.service.intake import Intake
-from ourvidz.service.leases import Leases
-from ourvidz.service.produce import Production
-from ourvidz.service.progress import ProgressReporter
-from ourvidz.service.runs import Runs
+from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
-from ourvidz.service.signal import Signal
-from ourvidz.wire import Rules
-from scheduler import Scheduler, SchedulerSettings
-from scheduler.types import Budget, Links
 
 
 @asynccontextmanager
@@ -65,7 +50,19 @@ async def open_service(
         if settings.callback.url:
             client = await stack.enter_async_context(callback_client())
             notifier = _notifier(settings, client)
-        yield _join(settings, database, executor, store, notifier, clock)
+        pop_sides = {name: queue.pop_side for name, queue in settings.queues.items()}
+        ports = Ports(
+            source=EmbeddedQueues(database, clock, pop_sides),
+            journal=SqliteJournal(database, clock),
+            executor=executor,
+            store=store,
+            references=GuardedReferences(store, settings.references),
+            renderer=SpoolRenderer(settings.models),
+            admission=AdmitAll(),
+            notifier=notifier,
+            clock=clock,
+        )
+        yield build_service(settings, ports)
 
 
 def _device(settings: Settings) -> Executor:
@@ -86,111 +83,6 @@ def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
         client,
         attempts=1,
     )
-
-
-def _scheduler(settings: Settings, executor: Executor) -> Scheduler:
-    device, links, policy = settings.device, settings.links, settings.scheduler
-    return Scheduler(
-        executor.components,
-        Budget(device.budget_bytes - device.reserve_bytes, device.host_budget_bytes),
-        Links(
-            links.disk_to_host_bytes_per_second,
-            links.host_to_device_bytes_per_second,
-            links.fixed_seconds,
-        ),
-        SchedulerSettings(
-            ageing_seconds=policy.ageing_seconds,
-            wait_seconds_max=policy.wait_seconds_max,
-            waiting_jobs_max=policy.waiting_jobs_max,
-            load_attempts_max=policy.load_attempts_max,
-            load_retry_seconds=policy.load_retry_seconds,
-            class_weights=policy.class_weights,
-        ),
-    )
-
-
-def _join(
-    settings: Settings,
-    database: Database,
-    executor: Executor,
-    store: AssetStore,
-    notifier: Notifier | None,
-    clock: Clock,
-) -> Service:
-    room, events, metrics, alarms = Signal(), Events(), Metrics(), Alarms()
-    roster = Roster(events, room)
-    pop_sides = {name: queue.pop_side for name, queue in settings.queues.items()}
-    source = EmbeddedQueues(database, clock, pop_sides)
-    journal = SqliteJournal(database, clock)
-    demands = Demands(clock)
-    runs = Runs(source, journal, roster, demands)
-    engine = Engine(
-        _scheduler(settings, executor), executor, clock, settings.service.inbox_events, runs, room
-    )
-    delivery = Delivery(
-        journal=journal,
-        source=source,
-        store=store,
-        notifier=notifier,
-        events=events,
-        clock=clock,
-        metrics=metrics,
-        store_settings=settings.store,
-        callback=settings.callback,
-        spool=settings.service.data_dir / "spool",
-        room=room,
-        alarms=alarms,
-    )
-
-    async def skipped(job: ActiveJob) -> None:
-        await service.stop_job(job, "backend")
-
-    flow = Flow(
-        settings=settings,
-        rules=Rules.from_settings(settings),
-        source=source,
-        journal=journal,
-        executor=executor,
-        references=GuardedReferences(store, settings.references),
-        admission=AdmitAll(),
-        production=Production(SpoolRenderer(settings.models), journal, clock, engine.step_reached),
-        engine=engine,
-        roster=roster,
-        demands=demands,
-        delivery=delivery,
-        reporter=ProgressReporter(notifier, settings.callback, skipped),
-        alarms=alarms,
-        metrics=metrics,
-    )
-    service = Service(
-        settings=settings,
-        rules=flow.rules,
-        source=source,
-        journal=journal,
-        executor=executor,
-        engine=engine,
-        roster=roster,
-        intake=Intake(
-            source=source,
-            engine=engine,
-            roster=roster,
-            flow=flow,
-            delivery=delivery,
-            queues=settings.queues,
-            settings=settings.intake,
-            undelivered_max=settings.callback.undelivered_max,
-            room=room,
-            alarms=alarms,
-        ),
-        delivery=delivery,
-        leases=Leases(source, roster, delivery, settings.intake, alarms),
-        heartbeat=Heartbeat(clock, settings.service.heartbeat_seconds, metrics),
-        events=events,
-        metrics=metrics,
-        alarms=alarms,
-        room=room,
-    )
-    return service
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def test_nothing_unfinished_or_shouting_is_committed(pattern: re.Pattern[str]) -
     found = [
         f"{relative(path)}:{number}"
         for path in texts
-        if path != Path(__file__)
+        if "tests" not in path.parts  # where odd text is data
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if pattern.search(line)
     ]

@@ -139,7 +139,7 @@ def _thumbnail(path: Path, produced: Picture) -> Path | None:
     pixels = produced.frames if isinstance(produced, VideoProduced) else produced.pixels
     try:
         write_thumbnail(path, pixels)
-    except Exception as error:  # noqa: BLE001 - whatever the encoder raises, the file itself is good
+    except Exception as error:  # noqa: BLE001 - the file itself is good
         code = ErrorCode.THUMBNAIL.value
         log.warning("thumbnail_failed", code=code, reason=f"{type(error).__name__}: {error}")
         return None

@@ -29,7 +29,13 @@ class FolderStore:
         self._root = root.resolve()
         self._limiter = anyio.CapacityLimiter(concurrent_max)
 
-    async def put(self, bucket: str, key: str, path: Path, mime: str) -> None:  # noqa: ARG002 - port
+    async def put(
+        self,
+        bucket: str,
+        key: str,
+        path: Path,
+        mime: str,  # noqa: ARG002 - the port's
+    ) -> None:
         """A full disk is ``StoreUnavailable``; a key that can never be written is rejected."""
         await self._run(functools.partial(self._put, bucket, key, path))
 

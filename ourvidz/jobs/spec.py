@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
@@ -13,7 +13,7 @@ TextModel = Literal["base", "instruct"]
 TargetModel = Literal["sdxl", "wan"]
 
 
-class JobType(str, Enum):
+class JobType(StrEnum):
     """The current job types; legacy types are a table in configuration that maps onto these."""
 
     SDXL_GENERATE = "sdxl_generate"
@@ -134,7 +134,7 @@ class InvalidJob:
     error: JobError
 
 
-class ErrorCode(str, Enum):
+class ErrorCode(StrEnum):
     """The codes that the wire knows."""
 
     OUT_OF_MEMORY = "OOM_ERROR"

@@ -25,10 +25,10 @@ cancelled
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class JobState(str, Enum):
+class JobState(StrEnum):
     QUEUED = "queued"
     CLAIMED = "claimed"
     WAITING = "waiting"

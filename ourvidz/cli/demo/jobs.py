@@ -52,15 +52,22 @@ def _image_of(name: str, index: int) -> str:
     return f"{BUCKET}/{USER}/{demo_id(name)}/{index}.png"
 
 
+_SMALL = {"width": 64, "height": 64, "steps": 8}
+
+
 def demo_jobs() -> tuple[DemoJob, ...]:
-    small = {"width": 64, "height": 64, "steps": 8}
+    """All eleven, in the order of the table."""
+    return (*_pictures(), *_videos(), *_texts(), *_others())
+
+
+def _pictures() -> tuple[DemoJob, ...]:
     return (
         DemoJob(
             "batch",
             _body(
                 "batch",
                 "sdxl_generate",
-                small,
+                _SMALL,
                 prompt="a lighthouse at dusk",
                 negative_prompt="fog",
                 batch_size=3,
@@ -74,7 +81,7 @@ def demo_jobs() -> tuple[DemoJob, ...]:
             _body(
                 "img2img",
                 "sdxl_generate",
-                small,
+                _SMALL,
                 prompt="the lighthouse in winter",
                 batch_size=1,
                 seed=43,
@@ -84,12 +91,17 @@ def demo_jobs() -> tuple[DemoJob, ...]:
             assets=1,
             after=("batch",),
         ),
+    )
+
+
+def _videos() -> tuple[DemoJob, ...]:
+    return (
         DemoJob(
             "video",
             _body(
                 "video",
                 "wan_generate",
-                small,
+                _SMALL,
                 prompt="waves roll in",
                 frames=17,
                 seed=44,
@@ -101,7 +113,7 @@ def demo_jobs() -> tuple[DemoJob, ...]:
             _body(
                 "video between",
                 "wan_generate",
-                small,
+                _SMALL,
                 prompt="day turns to night",
                 frames=17,
                 seed=45,
@@ -114,9 +126,14 @@ def demo_jobs() -> tuple[DemoJob, ...]:
         ),
         DemoJob(
             "wan image",
-            _body("wan image", "wan_generate", small, prompt="a harbour", frames=1, seed=46),
+            _body("wan image", "wan_generate", _SMALL, prompt="a harbour", frames=1, seed=46),
             assets=1,
         ),
+    )
+
+
+def _texts() -> tuple[DemoJob, ...]:
+    return (
         DemoJob(
             "enhance",
             _body(
@@ -147,7 +164,7 @@ def demo_jobs() -> tuple[DemoJob, ...]:
             _body(
                 "chain",
                 "sdxl_generate",
-                small,
+                _SMALL,
                 prompt="a gull",
                 enhance="instruct",
                 max_tokens=48,
@@ -155,6 +172,12 @@ def demo_jobs() -> tuple[DemoJob, ...]:
             ),
             assets=1,
         ),
+    )
+
+
+def _others() -> tuple[DemoJob, ...]:
+    """A producer's own element, a job to cancel, and one that cannot be run."""
+    return (
         DemoJob("legacy", _legacy(), assets=6, via="queue"),
         DemoJob(
             "cancelled",

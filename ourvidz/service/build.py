@@ -1,0 +1,183 @@
+"""Joins the service's parts over whatever meets its ports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ourvidz.config.settings import Settings
+from ourvidz.ports import (
+    Admission,
+    AssetStore,
+    Clock,
+    Executor,
+    JobSource,
+    Journal,
+    Notifier,
+    References,
+    Renderer,
+)
+from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.delivery import Delivery
+from ourvidz.service.demand import Demands
+from ourvidz.service.engine import Engine
+from ourvidz.service.events import Events
+from ourvidz.service.flow import Flow
+from ourvidz.service.health import Alarms, Heartbeat, Metrics
+from ourvidz.service.intake import Intake
+from ourvidz.service.leases import Leases
+from ourvidz.service.produce import Production
+from ourvidz.service.progress import ProgressReporter
+from ourvidz.service.runs import Runs
+from ourvidz.service.service import Service
+from ourvidz.service.signal import Signal
+from ourvidz.wire import Rules
+from scheduler import Scheduler, SchedulerSettings
+from scheduler.types import Budget, Links
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The adapters of one service. ``notifier`` is ``None`` where no callbacks are sent."""
+
+    source: JobSource
+    journal: Journal
+    executor: Executor
+    store: AssetStore
+    references: References
+    renderer: Renderer
+    admission: Admission
+    notifier: Notifier | None
+    clock: Clock
+
+
+class _Shared:
+    """What every part of one service writes to."""
+
+    def __init__(self) -> None:
+        self.room = Signal()
+        self.events = Events()
+        self.metrics = Metrics()
+        self.alarms = Alarms()
+        self.roster = Roster(self.events, self.room)
+
+
+def build_service(settings: Settings, ports: Ports) -> Service:
+    """A service that is ready to run; nothing has been started."""
+    shared = _Shared()
+    demands = Demands(ports.clock)
+    engine = Engine(
+        _scheduler(settings, ports.executor),
+        ports.executor,
+        ports.clock,
+        settings.service.inbox_events,
+        Runs(ports.source, ports.journal, shared.roster, demands),
+        shared.room,
+    )
+    delivery = _delivery(settings, ports, shared)
+
+    async def skipped(job: ActiveJob) -> None:
+        await service.stop_job(job, "backend")
+
+    reporter = ProgressReporter(ports.notifier, settings.callback, skipped)
+    flow = _flow(settings, ports, shared, engine, demands, delivery, reporter)
+    service = Service(
+        settings=settings,
+        rules=flow.rules,
+        source=ports.source,
+        journal=ports.journal,
+        executor=ports.executor,
+        engine=engine,
+        roster=shared.roster,
+        intake=_intake(settings, ports, shared, engine, flow),
+        delivery=delivery,
+        leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms),
+        heartbeat=Heartbeat(ports.clock, settings.service.heartbeat_seconds, shared.metrics),
+        events=shared.events,
+        metrics=shared.metrics,
+        alarms=shared.alarms,
+        room=shared.room,
+    )
+    return service
+
+
+def _scheduler(settings: Settings, executor: Executor) -> Scheduler:
+    device, links, policy = settings.device, settings.links, settings.scheduler
+    return Scheduler(
+        executor.components,
+        Budget(device.budget_bytes - device.reserve_bytes, device.host_budget_bytes),
+        Links(
+            links.disk_to_host_bytes_per_second,
+            links.host_to_device_bytes_per_second,
+            links.fixed_seconds,
+        ),
+        SchedulerSettings(
+            ageing_seconds=policy.ageing_seconds,
+            wait_seconds_max=policy.wait_seconds_max,
+            waiting_jobs_max=policy.waiting_jobs_max,
+            load_attempts_max=policy.load_attempts_max,
+            load_retry_seconds=policy.load_retry_seconds,
+            class_weights=policy.class_weights,
+        ),
+    )
+
+
+def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
+    return Delivery(
+        journal=ports.journal,
+        source=ports.source,
+        store=ports.store,
+        notifier=ports.notifier,
+        events=shared.events,
+        clock=ports.clock,
+        metrics=shared.metrics,
+        store_settings=settings.store,
+        callback=settings.callback,
+        spool=settings.service.data_dir / "spool",
+        room=shared.room,
+        alarms=shared.alarms,
+    )
+
+
+def _flow(
+    settings: Settings,
+    ports: Ports,
+    shared: _Shared,
+    engine: Engine,
+    demands: Demands,
+    delivery: Delivery,
+    reporter: ProgressReporter,
+) -> Flow:
+    return Flow(
+        settings=settings,
+        rules=Rules.from_settings(settings),
+        source=ports.source,
+        journal=ports.journal,
+        executor=ports.executor,
+        references=ports.references,
+        admission=ports.admission,
+        production=Production(ports.renderer, ports.journal, ports.clock, engine.step_reached),
+        engine=engine,
+        roster=shared.roster,
+        demands=demands,
+        delivery=delivery,
+        reporter=reporter,
+        alarms=shared.alarms,
+        metrics=shared.metrics,
+    )
+
+
+def _intake(
+    settings: Settings, ports: Ports, shared: _Shared, engine: Engine, flow: Flow
+) -> Intake:
+    return Intake(
+        source=ports.source,
+        engine=engine,
+        roster=shared.roster,
+        flow=flow,
+        delivery=flow.delivery,
+        queues=settings.queues,
+        settings=settings.intake,
+        undelivered_max=settings.callback.undelivered_max,
+        room=shared.room,
+        alarms=shared.alarms,
+    )
