@@ -283,7 +283,7 @@ class Secrets(Table):
 class Demo(Table):
     """What ``ourvidz demo`` changes of the rest."""
 
-    device_budget_bytes: Bytes = 133_500_000
+    device_budget_bytes: Bytes = 133_000_000
 
 
 class Settings(Table):

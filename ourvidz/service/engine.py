@@ -50,6 +50,9 @@ class RunWatcher(Protocol):
     def after_run(self, lease: Lease, event: Event, seconds: float | None) -> None:
         """A run has ended with ``event`` after ``seconds``: of the whole phase, or ``None``."""
 
+    def after_move(self, event: Event) -> None:
+        """A component was staged, loaded, evicted or unstaged, or could not be."""
+
     def on_settle(self, settle: Settle) -> None:
         """A job has left the scheduler."""
 
@@ -151,7 +154,9 @@ class Engine:
 
     async def _execute(self, command: Command) -> Event:
         if not isinstance(command, Start | Resume):
-            return await self._executor.execute(command)
+            event = await self._executor.execute(command)
+            self._watcher.after_move(event)
+            return event
         await self._watcher.before_run(command.lease)
         began = self._clock.monotonic()
         event = await self._executor.execute(command)

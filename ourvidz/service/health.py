@@ -96,6 +96,12 @@ class Metrics:
             buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600),
             registry=self.registry,
         )
+        self.component_moves = Counter(
+            "ourvidz_component_moves",
+            "Components staged, loaded, evicted and unstaged, by terminal event.",
+            ("event",),
+            registry=self.registry,
+        )
         self.device_reserved = Gauge(
             "ourvidz_device_reserved_bytes",
             "Bytes the ledger has given out on the device.",

@@ -8,6 +8,7 @@ from ourvidz.jobs import JobState
 from ourvidz.ports import JobSource, Journal
 from ourvidz.service.active import Roster
 from ourvidz.service.demand import Demands
+from ourvidz.service.health import Metrics
 from scheduler.messages import Event, PhaseFinished, Settle
 from scheduler.types import Lease
 
@@ -20,6 +21,7 @@ class Runs:
     journal: Journal
     roster: Roster
     demands: Demands
+    metrics: Metrics
 
     async def before_run(self, lease: Lease) -> None:
         """A job that kills the process must have been counted before it did."""
@@ -36,6 +38,9 @@ class Runs:
             if seconds is not None:
                 phase = job.phases[job.part][lease.phase]
                 self.demands.observe(job.spec.works[job.part], phase, seconds)
+
+    def after_move(self, event: Event) -> None:
+        self.metrics.component_moves.labels(type(event).__name__).inc()
 
     def on_settle(self, settle: Settle) -> None:
         job = self.roster.of_part(settle.job)

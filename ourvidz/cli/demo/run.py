@@ -21,6 +21,7 @@ from ourvidz.cli.demo.jobs import demo_jobs
 from ourvidz.cli.demo.report import complaints, job_report
 from ourvidz.cli.demo.show import show_progress, table
 from ourvidz.cli.models import ensure_tiny
+from ourvidz.service.service import Service
 
 # Signs the callbacks between the demo's two ends; it guards nothing.
 _SECRET = "demo"  # noqa: S105 - see above
@@ -37,7 +38,7 @@ class DemoResult:
 
     @property
     def passed(self) -> bool:
-        return not any(self.problems.values())
+        return self.report["evictions"] > 0 and not any(self.problems.values())
 
 
 def demo(path: Path | None, as_json: bool) -> int:
@@ -48,8 +49,15 @@ def demo(path: Path | None, as_json: bool) -> int:
         print(orjson.dumps(result.report).decode())
     else:
         console.print(table(result.report["jobs"], result.problems))
-        console.print(f"{result.report['seconds']:.1f} s, files under {result.report['store']}")
+        console.print(_summary(result.report))
     return 0 if result.passed else 1
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    return (
+        f"{report['seconds']:.1f} s, {report['evictions']} components evicted to make room, "
+        f"files under {report['store']}"
+    )
 
 
 async def _demo(path: Path | None, console: Console) -> DemoResult:
@@ -68,14 +76,26 @@ async def _demo(path: Path | None, console: Console) -> DemoResult:
             client = DemoClient(http, live.service.source, watched)
             with anyio.fail_after(_LIMIT_SECONDS):
                 await _live(console, client)
+            evictions = _count(live.service, "Evicted")
     store = settings.store.dir
     reports = [job_report(one, receiver.callbacks, store) for one in watched.values()]
     problems = {
         one.job.name: list(complaints(one.job, report))
         for one, report in zip(watched.values(), reports, strict=True)
     }
-    seconds = round(anyio.current_time() - started, 3)
-    return DemoResult({"seconds": seconds, "store": str(store), "jobs": reports}, problems)
+    report = {
+        "seconds": round(anyio.current_time() - started, 3),
+        "store": str(store),
+        "evictions": evictions,
+        "jobs": reports,
+    }
+    return DemoResult(report, problems)
+
+
+def _count(service: Service, event: str) -> int:
+    """How often components were moved so."""
+    name, labels = "ourvidz_component_moves_total", {"event": event}
+    return int(service.metrics.registry.get_sample_value(name, labels) or 0)
 
 
 async def _live(console: Console, client: DemoClient) -> None:
