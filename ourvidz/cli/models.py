@@ -46,8 +46,10 @@ def tiny_roots(settings: Settings, *, missing: bool = False) -> Sequence[Path]:
 
 def make(root: Path) -> None:
     """Make what is missing of the tiny checkpoints under ``root``. Raises ``TinyFailed``."""
-    from pipelines.tiny import make_tiny  # noqa: PLC0415 - seconds of imports
+    from pipelines.setup import prepare  # noqa: PLC0415 - seconds of imports
+    from pipelines.tiny import make_tiny  # noqa: PLC0415 - as above
 
+    prepare()
     try:
         make_tiny(root)
     except OSError as error:
