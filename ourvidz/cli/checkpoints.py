@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from ourvidz.config.settings import Model
 from pipelines.base import Pipeline
 from pipelines.device import Device
@@ -19,15 +17,16 @@ from pipelines.wan.checkpoint import read_checkpoint
 from pipelines.weights import CheckpointError, Header, read_config, verify
 
 Family = Literal["sdxl", "wan", "qwen"]
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 _CAPABILITIES = {
     "sdxl": "text to image, image to image",
     "qwen": "enhance, chat",
 }
-_DTYPES: Mapping[torch.dtype, Literal["float32", "float16", "bfloat16"]] = {
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
+_DTYPES: Mapping[str, Dtype] = {
+    "torch.float32": "float32",
+    "torch.float16": "float16",
+    "torch.bfloat16": "bfloat16",
 }
 
 
@@ -102,7 +101,7 @@ def _guessed(folder: Path, headers: tuple[Header, ...]) -> Model | None:
     family = _family(folder)
     if family is None:
         return None
-    held = Counter(info.dtype for header in headers for info in header.tensors.values())
+    held = Counter(str(info.dtype) for header in headers for info in header.tensors.values())
     dtypes = [_DTYPES[dtype] for dtype, _ in held.most_common() if dtype in _DTYPES]
     return Model(family=family, path=folder, dtype=dtypes[0] if dtypes else "float32")
 
