@@ -83,6 +83,11 @@ class Receiver:
         """What has arrived, in order."""
         return tuple(self._callbacks)
 
+    def reset(self, answers: Iterable[Answer] = ()) -> None:
+        """Forget what has arrived, and give these answers from here on."""
+        self._callbacks.clear()
+        self._answers = deque(answers)
+
     async def until(self, condition: Callable[[Sequence[ReceivedCallback]], bool]) -> None:
         """Return once the callbacks that have arrived meet ``condition``."""
         async with self._arrived:

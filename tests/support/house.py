@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +18,43 @@ import anyio
 import orjson
 
 from ourvidz.adapters.device_fake import FakeDevice
-from ourvidz.adapters.receiver import Receiver
+from ourvidz.adapters.queue_embedded import EmbeddedQueues
+from ourvidz.adapters.receiver import ReceivedCallback, Receiver
 from ourvidz.app import open_service
 from ourvidz.config import Settings, load
-from ourvidz.ports import AssetStore
+from ourvidz.ports import AssetStore, Clock
 from ourvidz.service.service import Service
+from scheduler.messages import Start
 
 REPOSITORY = Path(__file__).parents[2]
 SECRET = "test-secret"
 USER = "00000000-0000-4000-8000-000000000001"
+# Nothing here takes so long; it turns a hang into a failure.
+LIMIT_SECONDS = 20
 _SPACE = UUID("00000000-0000-4000-8000-0000000000ff")
+_QUEUES = {"sdxl_generate": "sdxl_queue", "wan_generate": "wan_queue"}
+
+
+OpenHouse = Callable[..., AbstractAsyncContextManager["House"]]
 
 
 def job_id(name: str) -> str:
     """The same name gives the same id."""
-    return str(uuid5(_SPACE, name))
+    return str(uuid5(_Ids.space, name))
+
+
+class _Ids:
+    space = _SPACE
+
+
+@contextmanager
+def ids_of(test: str) -> Iterator[None]:
+    """Job ids of this test's own inside the block."""
+    _Ids.space = uuid5(_SPACE, test)
+    try:
+        yield
+    finally:
+        _Ids.space = _SPACE
 
 
 def payload(name: str, type_: str = "sdxl_generate", **fields: Any) -> dict[str, Any]:
@@ -46,29 +73,100 @@ class House:
     service: Service
     device: FakeDevice
     receiver: Receiver
+    root: Path
+    scope: anyio.CancelScope
+
+    @property
+    def source(self) -> EmbeddedQueues:
+        assert isinstance(self.service.source, EmbeddedQueues)
+        return self.service.source
+
+    def kill(self) -> None:
+        """Cut the service off where it stands, without a drain."""
+        self.scope.cancel()
 
     async def push(self, queue: str, body: Any) -> None:
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
         await self.service.source.push(queue, raw)
 
+    async def run(self, name: str, type_: str = "sdxl_generate", **fields: Any) -> dict[str, Any]:
+        """Push a job into its queue and return its terminal callback's body."""
+        await self.push(_QUEUES.get(type_, "chat_queue"), payload(name, type_, **fields))
+        return await self.ended(name)
+
     async def ended(self, name: str) -> dict[str, Any]:
         """The terminal callback's body."""
         wanted = job_id(name)
+        with anyio.fail_after(LIMIT_SECONDS):
+            await self.receiver.until(lambda _: bool(self.terminal(wanted)))
+        return dict(self.terminal(wanted)[-1].body)
 
-        def there(callbacks: Any) -> bool:
-            return any(
-                c.body["job_id"] == wanted and c.status in ("completed", "failed")
-                for c in callbacks
-            )
-
-        with anyio.fail_after(20):
-            await self.receiver.until(there)
-        bodies = [c.body for c in self.receiver.callbacks if c.body["job_id"] == wanted]
-        return dict(bodies[-1])
+    def terminal(self, wanted: str) -> list[ReceivedCallback]:
+        """The terminal callbacks that came for an id, in order."""
+        return [
+            c
+            for c in self.receiver.callbacks
+            if c.body["job_id"] == wanted and c.status in ("completed", "failed")
+        ]
 
     async def status(self, name: str) -> str | None:
-        job = await self.service.job(job_id(name), "")
+        job = await self.job(name)
         return None if job is None else str(job["status"])
+
+    async def job(self, name: str) -> Mapping[str, Any] | None:
+        return await self.service.job(job_id(name), "")
+
+    async def reached(self, name: str, *statuses: str) -> None:
+        """Return once the job has one of these statuses on the wire."""
+        log = self.service.events.open(UUID(job_id(name)))
+        with anyio.fail_after(LIMIT_SECONDS):
+            async for event in log.follow(0):
+                if event.data.get("status") in statuses:
+                    return
+
+    async def quiet(self) -> None:
+        """Return once nothing is queued, held or owed; and nothing may be left of any job."""
+        with anyio.fail_after(LIMIT_SECONDS):
+            while True:
+                changed = self.service.room.ticket
+                left = await self.elements()
+                if not (self.service.roster.busy or self.service.delivery.pending or left):
+                    break
+                await changed.wait()
+        snapshot = self.service.engine.snapshot()
+        assert set(snapshot["ledger"]["device"]["by"]) <= {"weights"}, snapshot
+        assert not snapshot["running"]
+        assert not snapshot["waiting"]
+        assert not self.service.leases.held()
+        spool = self.root / "data" / "spool"
+        assert not spool.exists() or not list(spool.iterdir())
+
+    async def elements(self) -> int:
+        """How many elements the queues hold, claimed or not."""
+        count = "SELECT count(*) FROM queue_items"
+        return int(await self._database(lambda c: c.execute(count).fetchone()[0]))
+
+    async def attempts(self) -> list[int]:
+        """The attempts of every element, claimed or not."""
+        select = "SELECT attempts FROM queue_items ORDER BY position"
+        return [row[0] for row in await self._database(lambda c: c.execute(select).fetchall())]
+
+    async def dead_letters(self) -> list[str]:
+        """The reasons, oldest first."""
+        return [reason for _, _, reason in await self.source.dead_letters()]
+
+    def starts(self, name: str) -> int:
+        """How many phases of a job were started."""
+        return starts(self.device, name)
+
+    async def _database(self, operation: Any) -> Any:
+        return await self.source._database.run(operation)
+
+
+def starts(device: FakeDevice, name: str) -> int:
+    """How many phases of a job this device was told to start."""
+    jobs = [c.lease.job for c in device.log if isinstance(c, Start)]
+    return sum(job.partition("/")[0] == job_id(name) for job in jobs)
 
 
 def settings_for(root: Path, url: str, **flags: Any) -> Settings:
@@ -94,16 +192,21 @@ async def open_house(
     device: FakeDevice | None = None,
     receiver: Receiver | None = None,
     store: AssetStore | None = None,
+    clock: Clock | None = None,
     **flags: Any,
 ) -> AsyncIterator[House]:
-    """A service that runs until the block is left, then drains."""
+    """A service that runs until the block is left, then drains.
+
+    A ``receiver`` that is given listens already, and outlives the service.
+    """
     device = device or FakeDevice()
-    async with receiver or Receiver(SECRET) as receiver:
-        settings = settings_for(root, receiver.url, **flags)
+    async with AsyncExitStack() as stack:
+        receiver = receiver or await stack.enter_async_context(Receiver(SECRET))
+        settings = settings_for(root, flags.pop("url", receiver.url), **flags)
         async with (
-            open_service(settings, device, store=store) as service,
+            open_service(settings, device, clock, store) as service,
             anyio.create_task_group() as tasks,
         ):
             await tasks.start(service.run)
-            yield House(service, device, receiver)
+            yield House(service, device, receiver, root, tasks.cancel_scope)
             service.stop()
