@@ -63,7 +63,7 @@ def target(layers: Layers, url: str | None) -> Target:
     With a ``url`` no configuration is read, only the token's places. Raises ``ConfigError`` or
     ``typer.BadParameter``.
     """
-    if url is not None:
+    if url:
         found, problems = read_secrets(os.environ)
         if problems:
             raise ConfigError(problems)
@@ -141,5 +141,9 @@ def _checked(url: str) -> str:
         raise typer.BadParameter(f"{url!r}: {error}", param_hint="--url") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         problem = f"{url!r} does not begin with http:// or https:// and a host"
+        raise typer.BadParameter(problem, param_hint="--url")
+    if parsed.userinfo:
+        # It would be shown wherever the service is named.
+        problem = "must not hold a name or password: the token is read from OURVIDZ_TOKEN"
         raise typer.BadParameter(problem, param_hint="--url")
     return url.rstrip("/")

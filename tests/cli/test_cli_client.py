@@ -74,6 +74,13 @@ def test_a_url_that_is_none_is_a_usage_error(cli: Cli, url: str) -> None:
     assert "--url" in done.err
 
 
+def test_a_password_in_a_url_is_refused_and_not_shown(cli: Cli) -> None:
+    done = cli("ps", "--url", "http://me:hunter2@127.0.0.1:1")
+    assert done.code == 2
+    assert "OURVIDZ_TOKEN" in done.err
+    assert "hunter2" not in done.err
+
+
 @pytest.mark.parametrize(
     ("flag", "said"), [("http.port=0", "http.port"), ("http.enabled=false", "http.enabled")]
 )

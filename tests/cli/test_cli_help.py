@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.command import Cli
+from support.command import CONFIG, Cli
 
 from ourvidz import __version__
 
@@ -37,7 +37,7 @@ code = run("jobs", "list", "--url", "http://127.0.0.1:1")
 print(json.dumps({"codes": codes, "help": after_help, "jobs": [code, sorted(sys.modules)]}))
 """
 _VERBS = {
-    *("", "serve", "demo", "submit", "ps", "version"),
+    *("", "serve", "demo", "submit", "ps", "simulate", "version"),
     *("jobs", "jobs list", "jobs show", "jobs cancel"),
     *("models", "models list", "models verify", "models make-tiny"),
     *("config", "config check", "config show"),
@@ -69,6 +69,19 @@ def test_the_module_runs(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == f"ourvidz {__version__}\n"
+
+
+def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    flags = ("--config", str(CONFIG), "--set", "models.sdxl.label=\N{PEAR}")
+    done = subprocess.run(
+        [sys.executable, "-m", "ourvidz", "config", "show", *flags],
+        cwd=tmp_path,
+        env={"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'label = "\\U0001f350"' in done.stdout
 
 
 def test_a_command_line_that_is_wrong_is_a_usage_error(cli: Cli) -> None:
