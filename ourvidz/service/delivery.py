@@ -74,7 +74,7 @@ class Delivery:
     alarms: Alarms
     pending: int = 0
     parked: int = 0
-    _held: dict[str, str] = field(default_factory=dict)
+    _held: dict[str, str | None] = field(default_factory=dict)
     _uploads: anyio.CapacityLimiter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +103,7 @@ class Delivery:
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
         self.pending += 1
+        self._held[job_id] = None
         try:
             async for attempt in stamina.retry_context(on=self._broke, **self._backoff()):
                 with attempt:
@@ -123,8 +124,8 @@ class Delivery:
 
     async def _deliver(self, job_id: str) -> None:
         record = await self._record(job_id)
-        if record is not None and record.claim_id is not None:
-            self._held[job_id] = record.claim_id
+        if record is not None:
+            self._held[job_id] = self._held[job_id] or record.claim_id
         if record is not None and record.state is JobState.RENDERED:
             record = await self._upload(record)
         if record is not None:
@@ -132,12 +133,12 @@ class Delivery:
         for answer in await self.journal.answers(job_id):
             await self._announce(answer, record)
         if record is not None:
-            await self._release(record)
+            await self._release(record.spec.id)
 
     @property
     def claims(self) -> Mapping[str, str]:
         """Jobs by the claims that are held for their delivery."""
-        return {claim_id: job_id for job_id, claim_id in self._held.items()}
+        return {claim_id: job_id for job_id, claim_id in self._held.items() if claim_id}
 
     def adopt(self, job_id: UUID, claim_id: str) -> None:
         """The job, if it is being delivered, is held by this claim from here on."""
@@ -247,13 +248,13 @@ class Delivery:
         """The ``failed`` callback for a payload that never became a job."""
         return callback_invalid(invalid, self.clock.wall())
 
-    async def _release(self, record: JobRecord) -> None:
-        """The lease and the spool are held until here."""
-        claim_id = self._held.get(str(record.spec.id))
-        if claim_id is not None:
-            await self.source.acknowledge(claim_id)
-        folder = self.spool / str(record.spec.id)
-        await anyio.to_thread.run_sync(shutil.rmtree, folder, True)
+    async def _release(self, job_id: UUID) -> None:
+        """The lease and the spool are held until here. The claim is looked up again: the job may
+        have come out of its queue once more, but not after its answer was settled."""
+        record = await self.journal.get(job_id)
+        if record is not None and record.claim_id is not None:
+            await self.source.acknowledge(record.claim_id)
+        await anyio.to_thread.run_sync(shutil.rmtree, self.spool / str(job_id), True)
 
     def _publish_end(self, record: JobRecord) -> None:
         events = self.events.open(record.spec.id)
