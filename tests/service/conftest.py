@@ -10,7 +10,14 @@ import pytest
 from support import house
 from support.house import OpenHouse
 
+from ourvidz import logs
 from ourvidz.adapters.receiver import Receiver
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """As in production: the development default draws every traceback with its locals."""
+    logs.configure("json", "info", log_prompts=False)
 
 
 @pytest.fixture(scope="session")
