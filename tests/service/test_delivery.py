@@ -1,0 +1,306 @@
+"""Upload, callback, acknowledgement: each retried until it is done, refused or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import anyio
+import httpx
+import pytest
+from support.house import House, OpenHouse, job_id, payload
+from support.stage import Hold, StagedStore, SteppedDevice
+
+from ourvidz.adapters.receiver import Answer, Receiver
+from ourvidz.ports import Delivered, StoreRejected, StoreUnavailable
+
+pytestmark = pytest.mark.anyio
+
+QUIET = {"callback.progress": False}
+
+
+async def fine(house: House, name: str = "other") -> None:
+    assert (await house.run(name))["status"] == "completed"
+    await house.quiet()
+
+
+def staged(house: House, before_put: Callable[[str], Awaitable[None]]) -> StagedStore:
+    store = StagedStore(house.root / "store")
+    store.before_put = before_put
+    house.service.delivery.store = store
+    return store
+
+
+async def test_a_store_that_is_away_holds_the_job_back(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+        refusals = [StoreUnavailable("away")] * 5
+
+        async def away(key: str) -> None:
+            if refusals:
+                raise refusals.pop()
+
+        store = staged(house, away)
+        body = await house.run("a", batch_size=2)
+        await house.quiet()
+        assert body["status"] == "completed"
+        assert refusals == []
+        assert len(store.puts) == len(set(store.puts)) == 4
+        assert len(house.terminal(job_id("a"))) == 1
+        assert house.starts("a") == 3
+
+
+async def test_one_file_that_the_store_refuses(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+
+        async def refuse(key: str) -> None:
+            if key.endswith("1.png"):
+                raise StoreRejected("415 for this bucket")
+
+        staged(house, refuse)
+        body = await house.run("a", batch_size=3, seed=4)
+        await house.quiet()
+        assert body["status"] == "completed"
+        assert body["metadata"]["failed_indices"] == [1]
+        assert [a["url"].rsplit("/", 1)[1] for a in body["assets"]] == ["0.png", "2.png"]
+        assert [a["metadata"]["seed"] for a in body["assets"]] == [4, 6]
+        job = await house.job("a")
+        assert job is not None
+        assert job["output"]["failed"][0]["message"] == "415 for this bucket"
+
+
+async def test_every_file_refused_fails_the_job(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+
+        async def refuse(key: str) -> None:
+            raise StoreRejected("413")
+
+        staged(house, refuse)
+        body = await house.run("a", batch_size=2)
+        await house.quiet()
+        assert body["status"] == "failed"
+        assert body["metadata"]["error"]["code"] == "WORKER_UNAVAILABLE"
+        assert body["metadata"]["failed_indices"] == [0, 1]
+        assert await house.status("a") == "failed"
+        assert house.terminal(job_id("a"))[0].headers["webhook-id"] == f"{job_id('a')}.failed"
+
+
+async def test_a_thumbnail_that_is_refused_is_left_out(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+
+        async def refuse(key: str) -> None:
+            if key.endswith(".webp"):
+                raise StoreRejected("415")
+
+        staged(house, refuse)
+        body = await house.run("a")
+        await house.quiet()
+        assert body["status"] == "completed"
+        assert "thumbnail_url" not in body["assets"][0]
+
+
+async def test_a_callback_is_repeated_under_the_same_id(
+    open_house: OpenHouse, receiver: Receiver
+) -> None:
+    receiver.reset(
+        [
+            Answer(500),
+            Answer(429, headers={"Retry-After": "0"}),
+            Answer(503, headers={"Retry-After": "nonsense"}),
+            Answer(408, body=b"<html>"),
+        ]
+    )
+    async with open_house(**QUIET) as house:
+        await house.push("sdxl_queue", payload("a"))
+        with anyio.fail_after(20):
+            await receiver.until(lambda seen: len(seen) == 5)
+        await house.quiet()
+        callbacks = house.terminal(job_id("a"))
+        assert [c.answered for c in callbacks] == [500, 429, 503, 408, 200]
+        assert {c.headers["webhook-id"] for c in callbacks} == {f"{job_id('a')}.completed"}
+        assert len({c.raw for c in callbacks}) == 1
+        assert all(c.signature_valid for c in callbacks)
+        assert house.service.health()["alarms"] == []
+
+
+async def test_the_receivers_time_to_wait_is_kept(
+    open_house: OpenHouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.reset([Answer(429, headers={"Retry-After": "3"})])
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("stamina._core._smart_sleep", sleep)
+    async with open_house(**QUIET) as house:
+        await house.push("sdxl_queue", payload("a"))
+        with anyio.fail_after(20):
+            await receiver.until(lambda seen: len(seen) == 2)
+        await house.quiet()
+        assert slept == [3.0]
+
+
+async def test_the_element_is_held_until_the_answer_is_there(
+    open_house: OpenHouse, receiver: Receiver
+) -> None:
+    hold = Hold()
+    async with open_house(**QUIET) as house:
+        notifier = house.service.delivery.notifier
+        assert notifier is not None
+        notify = notifier.notify
+
+        async def slow(event_id: str, body: bytes) -> Delivered:
+            delivered = await notify(event_id, body)
+            await hold.wait()
+            return delivered
+
+        notifier.notify = slow  # type: ignore[method-assign]
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        assert await house.elements() == 1
+        assert list(house.service.leases.held().values()) == [job_id("a")], "it is renewed"
+        assert (house.root / "data" / "spool" / job_id("a")).is_dir()
+        hold.release()
+        await house.quiet()
+        assert await house.elements() == 0
+
+
+@pytest.mark.parametrize("answer", [401, 400, 404])
+async def test_a_refused_callback_is_parked_with_an_alarm(
+    open_house: OpenHouse, receiver: Receiver, answer: int
+) -> None:
+    receiver.reset([Answer(answer)])
+    async with open_house(**QUIET) as house:
+        await house.run("a")
+        await house.quiet()
+        assert len(house.terminal(job_id("a"))) == 1
+        health = house.service.health()
+        assert (health["alarms"], health["parked_callbacks"]) == (["parked_callbacks"], 1)
+        record = await house.service.journal.get(UUID(job_id("a")))
+        assert record is not None
+        assert (record.parked, record.undelivered) == (True, False)
+        assert await house.status("a") == "completed"
+        await fine(house)
+    async with open_house(**QUIET) as house:
+        assert house.service.health()["alarms"] == ["parked_callbacks"], "also after a restart"
+        await house.quiet()
+        assert len(house.terminal(job_id("a"))) == 1
+
+
+async def test_a_callback_is_given_up_after_so_many_attempts(
+    open_house: OpenHouse, receiver: Receiver
+) -> None:
+    receiver.reset([Answer(503)] * 4)
+    async with open_house(**QUIET, **{"callback.attempts_max": 4}) as house:
+        await house.push("sdxl_queue", payload("a"))
+        with anyio.fail_after(20):
+            await receiver.until(lambda seen: len(seen) == 4)
+        await house.quiet()
+        await fine(house)
+        assert len(house.terminal(job_id("a"))) == 4
+        assert house.service.health()["parked_callbacks"] == 1
+
+
+async def test_nobody_listens(open_house: OpenHouse, receiver: Receiver) -> None:
+    """A receiver that is down when the job ends and up again later."""
+    async with open_house(**QUIET, **{"callback.attempts_max": 1000}) as house:
+        notifier = house.service.delivery.notifier
+        assert notifier is not None
+        url, notifier._url = notifier._url, httpx.URL("http://127.0.0.1:9/")  # type: ignore[attr-defined]
+        await house.push("sdxl_queue", payload("a"))
+        await house.reached("a", "completed")
+        notifier._url = url  # type: ignore[attr-defined]
+        assert (await house.ended("a"))["status"] == "completed"
+        await house.quiet()
+
+
+async def test_no_receiver_is_configured(open_house: OpenHouse, receiver: Receiver) -> None:
+    async with open_house(url="") as house:
+        await house.push("sdxl_queue", payload("a"))
+        await house.push("sdxl_queue", payload("bad", steps=9999))
+        await house.reached("a", "completed")
+        await house.quiet()
+        assert await house.status("bad") == "failed"
+        assert receiver.callbacks == ()
+
+
+async def test_too_much_that_is_undelivered_stops_the_claims(
+    open_house: OpenHouse, receiver: Receiver
+) -> None:
+    hold = Hold()
+    flags = {"callback.undelivered_max": 2, "queues.sdxl_queue.claims_max": 1}
+    async with open_house(**QUIET, **flags) as house:
+        staged(house, lambda _: hold.wait())
+        for name in "abcd":
+            await house.push("sdxl_queue", payload(name))
+        await hold.reached()
+        for name in "ab":
+            await house.reached(name, "processing")
+        while house.service.delivery.pending < 2 or house.service.roster.busy:
+            await house.service.room.ticket.wait()
+        assert await house.elements() == 4
+        assert house.starts("c") == house.starts("d") == 0
+        hold.release()
+        for name in "abcd":
+            assert (await house.ended(name))["status"] == "completed"
+        await house.quiet()
+
+
+async def test_what_nobody_foresaw_holds_one_delivery_back(open_house: OpenHouse) -> None:
+    async with open_house(**QUIET) as house:
+        defects = [TypeError("store")] * 3
+
+        async def break_(key: str) -> None:
+            if job_id("a") in key and defects:
+                raise defects.pop()
+
+        staged(house, break_)
+        await house.push("sdxl_queue", payload("a"))
+        await fine(house)
+        assert (await house.ended("a"))["status"] == "completed"
+        assert defects == []
+        assert house.service.health()["alarms"] == [], "it is over"
+
+
+async def test_progress_is_told_while_a_job_runs(open_house: OpenHouse, receiver: Receiver) -> None:
+    device = SteppedDevice()
+    holds = [device.hold("a", "denoise", step) for step in (1, 3)]
+    async with open_house(device, **{"callback.progress_seconds": 0.001}) as house:
+        await house.push("sdxl_queue", payload("a"))
+        for hold in holds:
+            await hold.reached()
+            seen = len(receiver.callbacks)
+            with anyio.fail_after(20):
+                await receiver.until(lambda callbacks, seen=seen: len(callbacks) > seen)
+            hold.release()
+        await house.ended("a")
+        await house.quiet()
+        told = [c for c in receiver.callbacks if c.status == "processing"]
+        assert receiver.callbacks[-1].status == "completed", "no report after the end"
+        shares = [c.body["metadata"]["progress"] for c in told]
+        assert shares == sorted(shares)
+        assert len({c.headers["webhook-id"] for c in told}) == len(told)
+        assert all(c.signature_valid for c in told)
+
+
+async def test_progress_that_cannot_be_told_harms_nobody(
+    open_house: OpenHouse, receiver: Receiver
+) -> None:
+    receiver.reset([Answer(401)])
+    async with open_house() as house:
+        await house.push("sdxl_queue", payload("a"))
+        await house.ended("a")
+        await house.quiet()
+        assert await house.status("a") == "completed"
+        assert house.service.health()["alarms"] == []
+        notifier = house.service.intake.flow.reporter.notifier
+        assert notifier is not None
+        notify = notifier.notify
+
+        async def broken(event_id: str, body: bytes) -> Delivered:
+            if "processing" in event_id:
+                raise TypeError("defect")
+            return await notify(event_id, body)
+
+        notifier.notify = broken  # type: ignore[method-assign]
+        await fine(house)
