@@ -1,9 +1,10 @@
 """The scheduler: events in, commands out.
 
-``handle`` is the only mutator. It notes what the event says, then decides anew: failures whose time
-is over are forgotten; if no job is on its way to be started the policy is asked for one; that job
-(the *target*) has its components brought in, and is started when all is there. The target keeps its
-turn until it is started, cancelled or failed. One run lives at a time for now.
+``handle`` is the only mutator (``handle_all`` takes the events of one moment). It notes what the
+event says, then decides anew: failures whose time is over are forgotten; if no job is on its way to
+be started the policy is asked for one; that job (the *target*) has its components brought in, and
+is started when all is there. The target keeps its turn until it is started, cancelled or failed.
+One run lives at a time for now.
 
 Late, repeated or unknown terminal events change nothing but a count: a production server must
 outlive them. What can only be a defect of the shell's own raises ``ProtocolError``.
@@ -12,7 +13,7 @@ outlive them. What can only be a defect of the shell's own raises ``ProtocolErro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from scheduler.job import Job, Run, Standing, refusal
 from scheduler.loading import ComponentEvent, Loading
 from scheduler.policy import Decision, Policy, ShortestWork
 from scheduler.residency import Residency
-from scheduler.strategy import Shelf, Want, bring_in, ready
+from scheduler.strategy import Eviction, Shelf, Want, bring_in, ready
 from scheduler.types import (
     Budget,
     Component,
@@ -55,11 +56,16 @@ class Scheduler:
         links: Links,
         settings: SchedulerSettings,
         policy: Policy | None = None,
+        *,
+        staged: Sequence[str] = (),
+        eviction: Eviction = Eviction.PRICED,
     ) -> None:
+        """``staged``: the components whose host masters are there from the beginning."""
         self._settings = settings
         self._policy = policy or ShortestWork(settings)
         self._budget = budget
-        self._index = Index(components, budget, links, self._policy.rank)
+        self._eviction = eviction
+        self._index = Index(components, budget, links, self._policy.rank, staged)
         self._loading = Loading(self._index, settings)
         self._target: _Target | None = None
         self._draining = False
@@ -93,9 +99,14 @@ class Scheduler:
         Raises ``ProtocolError`` for a job that is present already and ``BadDecision`` if the policy
         chose what cannot be done.
         """
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
+        """As ``handle`` for the events of one moment: all are noted before anything is decided."""
         self._now = max(self._now, now)
         self._commands = []
-        self._handlers[type(event)](event)
+        for event in events:
+            self._handlers[type(event)](event)
         self._advance()
         return self._commands
 
@@ -204,6 +215,7 @@ class Scheduler:
             waiters=index.waiters,
             load_seconds=index.load_seconds,
             reload_seconds=index.reload_seconds,
+            eviction=self._eviction,
         )
         if not index.runs and ready(want, shelf):
             self._start(job)

@@ -1,5 +1,6 @@
 """What goes wrong inside the scheduler: always a defect of somebody's, named in the message.
 
+``InputError`` alone is no defect: a workload or profile that the simulator was given is wrong.
 What goes wrong outside (a load that fails, a job that is too large) is no exception: it comes in
 as an event and goes out as a ``Settle``.
 """
@@ -27,3 +28,7 @@ class LedgerError(SchedulerError):
 
 class InvariantBroken(SchedulerError):
     """``check()`` found the books and the world at odds."""
+
+
+class InputError(SchedulerError):
+    """A workload or a profile says what cannot be: which part, its value, what is allowed."""

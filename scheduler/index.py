@@ -40,6 +40,7 @@ class Index:
         budget: Budget,
         links: Links,
         rank: Callable[[JobView], float],
+        staged: Sequence[str] = (),
     ) -> None:
         self.ledger = Ledger(budget)
         self.residencies: dict[str, Residency] = {}
@@ -47,6 +48,10 @@ class Index:
             if component.name in self.residencies:
                 raise ValueError(f"component {component.name} is named twice")
             self.residencies[component.name] = Residency(component)
+        for name in staged:
+            residency = self.residencies[name]
+            residency.tier, residency.master = Tier.STAGED, True
+            self.ledger.host.reserve(("weights", name), residency.size)
         self.sizes: Mapping[str, int] = {c.name: c.weight_bytes for c in components}
         self.jobs: dict[str, Job] = {}
         self.runs: dict[int, Run] = {}

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from scheduler.messages import Evict, Load, Stage, Unstage
 from scheduler.residency import Residency
 from scheduler.types import Tier
+
+
+class Eviction(Enum):
+    """What goes first when the device lacks room.
+
+    PRICED: what costs least to bring back for those who wait, and no more than must go. RECENCY:
+    what was used least recently, until there is room. FAMILY: all of another family than what is
+    wanted (the name up to the first dot), room or not; then by RECENCY.
+    """
+
+    PRICED = "priced"
+    RECENCY = "recency"
+    FAMILY = "family"
+
 
 Move = Stage | Load | Evict | Unstage
 Price = tuple[float, float, float, str]
@@ -37,6 +52,7 @@ class Shelf:
     waiters: Callable[[str], int]
     load_seconds: Callable[[Residency], float]
     reload_seconds: Callable[[Residency], float]
+    eviction: Eviction = Eviction.PRICED
 
     def evict_price(self, residency: Residency) -> Price:
         return self._price(residency, self.load_seconds(residency))
@@ -107,7 +123,20 @@ def _evictions(want: Want, needed: Sequence[Residency], shelf: Shelf) -> list[Re
     missing = sum(r.size for r in needed if r.tier not in (Tier.LOADING, Tier.RESIDENT))
     coming = sum(r.size for r in shelf.residencies.values() if r.tier is Tier.EVICTING)
     lack = want.working_bytes + missing - shelf.device_free - coming
-    return victims(spare, lack, shelf.evict_price)
+    if shelf.eviction is Eviction.PRICED:
+        return victims(spare, lack, shelf.evict_price)
+    gone = _strangers(want, spare) if shelf.eviction is Eviction.FAMILY else []
+    lack -= sum(r.size for r in gone)
+    for residency in sorted(spare, key=lambda r: (r.last_used, r.name)):
+        if lack > 0 and residency not in gone:
+            gone.append(residency)
+            lack -= residency.size
+    return gone
+
+
+def _strangers(want: Want, spare: Iterable[Residency]) -> list[Residency]:
+    families = [name.partition(".")[0] for name in want.components]
+    return [r for r in spare if r.name.partition(".")[0] not in families]
 
 
 def _unstagings(

@@ -7,12 +7,25 @@ import pytest
 
 import scheduler
 
-ALLOWED = {"__future__", "bisect", "collections", "dataclasses", "enum", "math", "typing"}
+ALLOWED = {
+    "__future__",
+    "bisect",
+    "collections",
+    "dataclasses",
+    "enum",
+    "heapq",
+    "math",
+    "typing",
+}
 FLOORS = (
-    ("core",),
-    ("loading", "report"),
-    ("index", "policy", "strategy"),
-    ("job", "ledger", "residency", "view"),
+    ("contest",),
+    ("simulate",),
+    ("core", "machine"),
+    ("bound", "loading", "report"),
+    ("baselines", "index", "profile", "strategy"),
+    ("policy",),
+    ("job", "ledger", "residency", "view", "workload"),
+    ("fields",),
     ("messages",),
     ("errors", "types"),
 )

@@ -1,0 +1,83 @@
+"""Fields of a parsed file, checked: each error names where, the value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from scheduler.errors import InputError
+
+# No count in a workload comes near; beyond it, a number is a mistake and its work never ends.
+COUNT_MAX = 1_000_000
+_REQUIRED = object()
+
+
+def table(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} is {_shown(value)}, allowed: a table")
+    return value
+
+
+def text(fields: Mapping[str, Any], name: str, where: str, default: object = _REQUIRED) -> str:
+    value = _get(fields, name, where, default)
+    if not isinstance(value, str) or (not value and default is _REQUIRED):
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a text")
+    return value
+
+
+def texts(fields: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    value = _get(fields, name, where, _REQUIRED)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a list of texts")
+    return tuple(value)
+
+
+def number(
+    fields: Mapping[str, Any],
+    name: str,
+    where: str,
+    default: object = _REQUIRED,
+    *,
+    low: float = 0.0,
+    above: bool = False,
+) -> float:
+    """A finite number from ``low``, or ``above`` it."""
+    value = _get(fields, name, where, default)
+    sound = isinstance(value, int | float) and not isinstance(value, bool)
+    if not sound or not math.isfinite(value) or value < low or (above and value == low):
+        bound = "" if low == -math.inf else f" {'above' if above else 'from'} {low:g}"
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a finite number{bound}")
+    return float(value)
+
+
+def count(
+    fields: Mapping[str, Any], name: str, where: str, default: object = _REQUIRED, *, low: int = 1
+) -> int:
+    value = _get(fields, name, where, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= COUNT_MAX:
+        allowed = f"a whole number from {low} to {COUNT_MAX}"
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: {allowed}")
+    return value
+
+
+def size(fields: Mapping[str, Any], name: str, where: str, default: object = _REQUIRED) -> int:
+    """Bytes; a float is taken if it is whole (``1e9``)."""
+    value = number(fields, name, where, default)
+    if not value.is_integer():
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a whole number of bytes")
+    return int(value)
+
+
+def _get(fields: Mapping[str, Any], name: str, where: str, default: object) -> Any:
+    value = fields.get(name, default)
+    if value is None:
+        value = default
+    if value is _REQUIRED:
+        raise InputError(f"{where}: {name} is missing")
+    return value
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

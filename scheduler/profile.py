@@ -1,0 +1,175 @@
+"""What requests cost on a card: bytes and seconds, read from a parsed profile.
+
+A phase takes ``seconds + seconds_per_image * images + step_seconds * steps * images **
+image_exponent`` or ``token_seconds * tokens``; all of it times ``frames / 81`` where it is
+``frame_scaled``. A phase with ``step_seconds`` or ``token_seconds`` has a boundary after every step
+or token, any other only at its end. Its working bytes are ``work_bytes + work_bytes_per_image *
+images``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler import fields
+from scheduler.errors import InputError
+from scheduler.types import Budget, Component, Demand, Links, Phase
+from scheduler.workload import CLASS_OF, Request
+
+FRAMES = 81
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCost:
+    """One ``[[phase]]`` of a profile."""
+
+    name: str
+    components: tuple[str, ...]
+    work_bytes: int
+    work_bytes_per_image: int
+    seconds: float
+    seconds_per_image: float
+    step_seconds: float
+    image_exponent: float
+    token_seconds: float
+    frame_scaled: bool
+
+    def phase(self, request: Request, state_bytes: int) -> Phase:
+        steps, seconds = 1, self.seconds + self.seconds_per_image * request.images
+        if self.step_seconds:
+            scale = request.images**self.image_exponent
+            steps, seconds = request.steps, seconds + self.step_seconds * request.steps * scale
+        elif self.token_seconds:
+            steps, seconds = request.tokens, seconds + self.token_seconds * request.tokens
+        if self.frame_scaled:
+            seconds *= request.frames / FRAMES
+        return Phase(
+            name=self.name,
+            components=self.components,
+            working_bytes=self.work_bytes + self.work_bytes_per_image * request.images,
+            seconds=seconds,
+            steps=steps,
+            state_bytes_max=state_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """``links_naive``: how usual loaders read, straight from disk. ``paused_bytes``: what a begun
+    job keeps on the device. ``copy_slowdown``: how much longer a phase takes while a copy runs."""
+
+    budget: Budget
+    links: Links
+    links_naive: Links
+    copy_slowdown: float
+    paused_bytes: int
+    slo_seconds: Mapping[str, float]
+    components: tuple[Component, ...]
+    phases: Mapping[str, tuple[PhaseCost, ...]]
+
+    def demand(self, request: Request) -> Demand:
+        """Raises ``InputError`` for a type that the profile does not know."""
+        costs = self.phases.get(request.type)
+        if costs is None:
+            raise InputError(f"the profile has no [[phase]] for type {request.type}")
+        return Demand(
+            job=request.id,
+            phases=tuple(cost.phase(request, self.paused_bytes) for cost in costs),
+            job_class=request.job_class,
+            user=request.user,
+            arrival=request.arrival,
+            deadline=request.arrival + self.slo_seconds[request.type],
+        )
+
+
+def parse(document: object) -> Profile:
+    """A profile from a parsed TOML document; unknown keys are left alone. Raises ``InputError``."""
+    tables = fields.table(document, "the profile")
+    device = _section(tables, "device")
+    links, naive = _section(tables, "links"), _section(tables, "links_naive")
+    sizes = _section(tables, "components")
+    components = tuple(Component(n, fields.size(sizes, n, "[components]")) for n in sizes)
+    vram = fields.size(device, "vram_bytes", "[device]")
+    reserve = fields.size(device, "reserve_bytes", "[device]", 0)
+    if reserve > vram:
+        raise InputError(f"[device]: reserve_bytes is {reserve}, allowed: up to vram_bytes, {vram}")
+    return Profile(
+        budget=Budget(vram - reserve, fields.size(device, "host_pinned_bytes", "[device]")),
+        links=Links(
+            _rate(links, "disk_to_host", "[links]"),
+            _rate(links, "host_to_device", "[links]"),
+            fields.number(links, "fixed_seconds", "[links]", 0.0),
+        ),
+        links_naive=Links(
+            _rate(naive, "disk_to_device", "[links_naive]"),
+            _rate(naive, "disk_to_device", "[links_naive]"),
+            fields.number(naive, "fixed_seconds", "[links_naive]", 0.0),
+        ),
+        copy_slowdown=fields.number(
+            links, "compute_slowdown_while_copying", "[links]", 1.0, low=1.0
+        ),
+        paused_bytes=fields.size(device, "paused_bytes", "[device]", 0),
+        slo_seconds=_slo(tables),
+        components=components,
+        phases=_phases(tables, tuple(sizes)),
+    )
+
+
+def _phases(
+    tables: Mapping[str, Any], components: tuple[str, ...]
+) -> dict[str, tuple[PhaseCost, ...]]:
+    listed = tables.get("phase")
+    if not isinstance(listed, list) or not listed:
+        raise InputError("[[phase]] is missing")
+    found: dict[str, tuple[PhaseCost, ...]] = {}
+    for number, value in enumerate(listed, start=1):
+        where = f"[[phase]] {number}"
+        entries = fields.table(value, where)
+        cost = _phase(entries, where)
+        for name in cost.components:
+            if name not in components:
+                raise InputError(f"{where}: component {name} is not in [components]")
+        for kind in fields.texts(entries, "types", where):
+            if kind not in CLASS_OF:
+                allowed = ", ".join(sorted(CLASS_OF))
+                raise InputError(f"{where}: type is {kind!r}, allowed: {allowed}")
+            found[kind] = (*found.get(kind, ()), cost)
+    return found
+
+
+def _phase(entries: Mapping[str, Any], where: str) -> PhaseCost:
+    scaled = entries.get("frame_scaled", False)
+    if not isinstance(scaled, bool):
+        raise InputError(f"{where}: frame_scaled is {scaled!r}, allowed: true or false")
+    cost = PhaseCost(
+        name=fields.text(entries, "name", where),
+        components=fields.texts(entries, "components", where),
+        work_bytes=fields.size(entries, "work_bytes", where, 0),
+        work_bytes_per_image=fields.size(entries, "work_bytes_per_image", where, 0),
+        seconds=fields.number(entries, "seconds", where, 0.0),
+        seconds_per_image=fields.number(entries, "seconds_per_image", where, 0.0),
+        step_seconds=fields.number(entries, "step_seconds", where, 0.0),
+        image_exponent=fields.number(entries, "image_exponent", where, 0.0),
+        token_seconds=fields.number(entries, "token_seconds", where, 0.0),
+        frame_scaled=scaled,
+    )
+    if cost.step_seconds and cost.token_seconds:
+        raise InputError(f"{where}: step_seconds and token_seconds, allowed: one of them")
+    return cost
+
+
+def _slo(tables: Mapping[str, Any]) -> dict[str, float]:
+    entries = _section(tables, "slo_seconds")
+    return {kind: fields.number(entries, kind, "[slo_seconds]") for kind in CLASS_OF}
+
+
+def _section(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if name not in tables:
+        raise InputError(f"[{name}] is missing")
+    return fields.table(tables[name], f"[{name}]")
+
+
+def _rate(entries: Mapping[str, Any], name: str, where: str) -> float:
+    return fields.number(entries, name, where, above=True)
