@@ -9,6 +9,7 @@ from ourvidz.cli import config_verbs, jobs, models
 from ourvidz.cli.options import AsJson, ConfigFile, Overrides, layers
 from ourvidz.cli.ps import ps
 from ourvidz.cli.serve import serve
+from ourvidz.cli.simulate import simulate
 from ourvidz.cli.submit import submit
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ def demo(
 app.command()(serve)
 app.command()(submit)
 app.command()(ps)
+app.command()(simulate)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(config_verbs.app, name="config")

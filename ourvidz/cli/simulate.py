@@ -1,0 +1,154 @@
+"""``ourvidz simulate``: serve a workload on a card that is a table of costs, in virtual time."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ourvidz.cli.options import AsJson, ConfigFile, Overrides, layers
+from ourvidz.errors import OurVidzError
+
+if TYPE_CHECKING:
+    from ourvidz.cli.options import Layers
+    from scheduler.profile import Profile
+    from scheduler.types import SchedulerSettings
+    from scheduler.workload import Workload
+
+ALL = "all"
+# A month of the busiest service that is known takes a few megabytes.
+FILE_BYTES_MAX = 1_000_000_000
+
+
+class SimulationInput(OurVidzError):
+    """The workload or the profile cannot be used."""
+
+
+def simulate(
+    ctx: typer.Context,
+    workload: Annotated[
+        Path,
+        typer.Argument(metavar="WORKLOAD.jsonl", help="One request a line.", show_default=False),
+    ],
+    profile: Annotated[
+        Path,
+        typer.Argument(metavar="PROFILE.toml", help="What they cost.", show_default=False),
+    ],
+    policy: Annotated[
+        str, typer.Option(metavar="NAME|all", help="The policy to run, or all of them.")
+    ] = "default",
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Serve a workload in virtual time and print how each policy fared, one JSON object a line.
+
+    On a terminal it is a table unless --json is given.
+    """
+    from scheduler.contest import CONTESTANTS, contest  # noqa: PLC0415 - what --help needs not
+    from scheduler.errors import InputError  # noqa: PLC0415 - as above
+
+    names = list(CONTESTANTS) if policy == ALL else [policy]
+    if names[0] not in CONTESTANTS:
+        allowed = ", ".join([*CONTESTANTS, ALL])
+        raise typer.BadParameter(f"{policy!r}, allowed: {allowed}", param_hint="--policy")
+    settings = _settings(layers(ctx, config, overrides))
+    requests, costs = read_workload(workload), read_profile(profile)
+    rows = []
+    for name in names:
+        try:
+            rows.append(contest(name, requests, costs, settings))
+        except InputError as error:
+            raise SimulationInput(f"{workload}, {profile}: {error}") from error
+        if as_json or not sys.stdout.isatty():
+            _print_line(rows[-1])
+    if not as_json and sys.stdout.isatty():
+        _print_table(rows)
+
+
+def _print_line(row: Mapping[str, Any]) -> None:
+    import orjson  # noqa: PLC0415 - what --help needs not
+
+    typer.echo(orjson.dumps(row).decode())
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    from ourvidz.cli import show  # noqa: PLC0415 - what --help needs not
+
+    show.table(
+        ["policy", "mean flow", "ratio", "slo", "p95 chat", "image", "video", "loads", "starved"],
+        [
+            [
+                row["policy"],
+                f"{row['mean_flow_s']:.2f} s",
+                f"{row['ratio']:.3f}",
+                f"{row['slo']:.1%}",
+                *("" if p is None else f"{p:.1f} s" for p in row["p95"].values()),
+                row["loads"],
+                row["starved"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+def read_workload(path: Path) -> Workload:
+    """Raises ``SimulationInput``, which names the file, the line and what is wrong."""
+    import orjson  # noqa: PLC0415 - what --help needs not
+
+    from scheduler.errors import InputError  # noqa: PLC0415 - as above
+    from scheduler.workload import parse_all  # noqa: PLC0415 - as above
+
+    def lines() -> Iterator[tuple[Any, str]]:
+        for number, line in enumerate(_read(path).splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield orjson.loads(line), f"line {number}"
+            except orjson.JSONDecodeError as error:
+                raise SimulationInput(f"{path}: line {number} is not JSON: {error}") from error
+
+    try:
+        return parse_all(lines())
+    except InputError as error:
+        raise SimulationInput(f"{path}: {error}") from error
+
+
+def read_profile(path: Path) -> Profile:
+    """Raises ``SimulationInput``, which names the file and what is wrong."""
+    from scheduler.errors import InputError  # noqa: PLC0415 - what --help needs not
+    from scheduler.profile import parse  # noqa: PLC0415 - as above
+
+    try:
+        return parse(tomllib.loads(_read(path).decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SimulationInput(f"{path} is not TOML: {error}") from error
+    except InputError as error:
+        raise SimulationInput(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > FILE_BYTES_MAX:
+            raise SimulationInput(f"{path} has {size} bytes, allowed: up to {FILE_BYTES_MAX}")
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise SimulationInput(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _settings(chosen: Layers) -> SchedulerSettings:
+    """What the configuration says of the scheduler, or its defaults where there is none."""
+    from ourvidz.config.load import FILE_NAME, FILE_VARIABLE  # noqa: PLC0415 - pydantic
+    from ourvidz.config.settings import Scheduler  # noqa: PLC0415 - as above
+    from scheduler.types import SchedulerSettings  # noqa: PLC0415 - as above
+
+    named = chosen.file is not None or chosen.flags or os.environ.get(FILE_VARIABLE)
+    if named or Path(FILE_NAME).is_file():
+        return SchedulerSettings(**chosen.settings(require_secrets=False).scheduler.model_dump())
+    return SchedulerSettings(**Scheduler().model_dump())
