@@ -19,6 +19,8 @@ from support.command import CONFIG, Cli
 from ourvidz.cli.models import TINY_NAMES, TinyFailed, ensure_tiny, make, tiny_roots
 from ourvidz.config import Settings, load
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"sdxl": "sdxl", "wan": "wan-vace", "qwen_base": "qwen-base"}
 MODELS |= {"qwen_instruct": "qwen-instruct"}
 

@@ -24,6 +24,8 @@ from support.house import SECRET, USER, job_id
 from ourvidz.adapters.receiver import ReceivedCallback, Receiver
 from ourvidz.cli.sse import events
 
+pytestmark = pytest.mark.slow
+
 LIMIT_SECONDS = 60.0
 STEPS = 60
 MODELS = {"sdxl": "sdxl", "wan": "wan-vace", "qwen_base": "qwen-base"}

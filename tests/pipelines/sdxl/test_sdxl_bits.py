@@ -16,6 +16,8 @@ from pipelines.request import ImageRequest
 from pipelines.sdxl import SdxlPipeline
 from pipelines.state import State, dump, restore
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., ImageRequest]
 Images = list[np.ndarray]
 Run = Callable[..., Images]

@@ -14,6 +14,8 @@ from pipelines.registry import ModelConfig, open_pipeline, open_pipelines
 from pipelines.sdxl import SdxlPipeline
 from pipelines.weights import CheckpointError, read_header, verify
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., SdxlPipeline]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -19,6 +19,8 @@ from pipelines.request import ImageRequest, TextRequest, VideoRequest
 from pipelines.sdxl import SdxlPipeline, estimate
 from pipelines.state import State, dump, restore
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., ImageRequest]
 
 

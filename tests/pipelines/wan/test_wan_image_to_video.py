@@ -20,6 +20,8 @@ from pipelines.base import CancelToken, UnsupportedRequest
 from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.state import dump, restore
 
+pytestmark = pytest.mark.slow
+
 # Width of the image embeddings, and the tokens that two images give: 2 * ((32 / 8)**2 + 1)
 IMAGE_DIM, TWO_IMAGES = 16, 34
 KINDS = {

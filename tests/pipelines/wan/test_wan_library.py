@@ -13,6 +13,8 @@ from diffusers import (
 from diffusers.video_processor import VideoProcessor
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 def assert_same(made, expected, device):
     """Equal to the bit on the CPU; on a card a kernel chosen by alignment may round otherwise."""

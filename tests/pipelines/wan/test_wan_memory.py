@@ -12,6 +12,8 @@ from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.request import VideoRequest
 from pipelines.wan import memory
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 TRANSFORMER = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960}
 VACE = {**TRANSFORMER, "vace_layers": list(range(0, 30, 2)), "vace_in_channels": 96}
