@@ -7,7 +7,6 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 import anyio
 import pytest
@@ -52,12 +51,6 @@ async def completes(house: House, expected: list[str]) -> None:
     assert await house.dead_letters() == []
 
 
-async def state(house: House) -> JobState:
-    record = await house.service.journal.get(UUID(job_id("a")))
-    assert record is not None
-    return record.state
-
-
 @pytest.mark.parametrize(("phase", "step"), [("encode", 0), ("denoise", 2), ("decode", 2)])
 async def test_cut_off_while_it_runs(
     open_house: OpenHouse, tmp_path: Any, phase: str, step: int
@@ -68,7 +61,7 @@ async def test_cut_off_while_it_runs(
     async with open_house(device) as house:
         await house.push("sdxl_queue", payload("a", batch_size=3, seed=9))
         await hold.reached()
-        assert await state(house) is JobState.RUNNING
+        assert await house.state("a") is JobState.RUNNING
         house.kill()
     second = FakeDevice()
     async with open_house(second) as house:
@@ -121,7 +114,7 @@ async def test_cut_off_before_its_files_are_stored(open_house: OpenHouse, tmp_pa
         house.service.delivery.store = store
         await house.push("sdxl_queue", payload("a", batch_size=2))
         await hold.reached()
-        assert await state(house) is JobState.RENDERED
+        assert await house.state("a") is JobState.RENDERED
         house.kill()
     second = FakeDevice()
     async with open_house(second) as house:
@@ -138,7 +131,7 @@ async def test_cut_off_before_it_is_announced(
         await house.push("sdxl_queue", payload("a"))
         with anyio.fail_after(20):
             await receiver.until(lambda seen: len(seen) == 1)
-        assert await state(house) is JobState.COMPLETED
+        assert await house.state("a") is JobState.COMPLETED
         house.kill()
     second = FakeDevice()
     async with open_house(second) as house:

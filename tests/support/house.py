@@ -16,12 +16,14 @@ from uuid import UUID, uuid5
 
 import anyio
 import orjson
+from anyio.abc import TaskStatus
 
 from ourvidz.adapters.device_fake import FakeDevice
 from ourvidz.adapters.queue_embedded import EmbeddedQueues
 from ourvidz.adapters.receiver import ReceivedCallback, Receiver
 from ourvidz.app import open_service
 from ourvidz.config import Settings, load
+from ourvidz.jobs import JobState
 from ourvidz.ports import AssetStore, Clock
 from ourvidz.service.service import Service
 from scheduler.messages import Start
@@ -75,6 +77,7 @@ class House:
     receiver: Receiver
     root: Path
     scope: anyio.CancelScope
+    stopped: anyio.Event
 
     @property
     def source(self) -> EmbeddedQueues:
@@ -84,6 +87,18 @@ class House:
     def kill(self) -> None:
         """Cut the service off where it stands, without a drain."""
         self.scope.cancel()
+
+    async def drain(self) -> None:
+        """Ask for a drain; returns when it is under way."""
+        self.service.stop()
+        with anyio.fail_after(LIMIT_SECONDS):
+            while not self.service.draining:
+                await anyio.lowlevel.checkpoint()
+
+    async def drained(self) -> None:
+        """Return once the service has ended; its database can still be asked."""
+        with anyio.fail_after(LIMIT_SECONDS):
+            await self.stopped.wait()
 
     async def push(self, queue: str, body: Any) -> None:
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
@@ -151,6 +166,11 @@ class House:
         select = "SELECT attempts FROM queue_items ORDER BY position"
         return [row[0] for row in await self._database(lambda c: c.execute(select).fetchall())]
 
+    async def state(self, name: str) -> JobState:
+        record = await self.service.journal.get(UUID(job_id(name)))
+        assert record is not None
+        return record.state
+
     async def dead_letters(self) -> list[str]:
         """The reasons, oldest first."""
         return [reason for _, _, reason in await self.source.dead_letters()]
@@ -207,6 +227,12 @@ async def open_house(
             open_service(settings, device, clock, store) as service,
             anyio.create_task_group() as tasks,
         ):
-            await tasks.start(service.run)
-            yield House(service, device, receiver, root, tasks.cancel_scope)
+            house = House(service, device, receiver, root, tasks.cancel_scope, anyio.Event())
+            await tasks.start(_serve, house)
+            yield house
             service.stop()
+
+
+async def _serve(house: House, *, task_status: TaskStatus[None]) -> None:
+    await house.service.run(task_status=task_status)
+    house.stopped.set()
