@@ -81,7 +81,6 @@ def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
         key.get_secret_value() if key is not None else None,
         settings.callback.timeout_seconds,
         client,
-        attempts=1,
     )
 
 

@@ -13,13 +13,11 @@ from urllib.parse import quote
 import anyio
 import httpx
 import orjson
-import stamina
 
 from ourvidz import __version__
 from ourvidz.adapters.signatures import CallbackSigner
 from ourvidz.ports import Delivered, NotifyRejected, NotifyUnavailable
 
-ATTEMPTS = 3  # bridges a dropped connection; anything longer is the outbox's business
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_SECONDS_MAX = 5.0
 RETRY_AFTER_SECONDS_MAX = 86_400.0
@@ -45,16 +43,10 @@ def auth_headers(service_key: str | None) -> dict[str, str]:
     return {"apikey": key, **bearer}
 
 
-class _Transient(NotifyUnavailable):
-    """Worth another attempt at once."""
-
-
 class HttpNotifier:
-    """Posts signed callbacks to ``url``.
+    """Posts signed callbacks to ``url``, each once, within ``timeout_seconds``.
 
-    One ``notify`` makes up to ``attempts`` within ``timeout_seconds``, with the same
-    ``webhook-id``: only for network errors and server errors without a ``Retry-After``. Lasting
-    retries belong to the caller, who has a journal. The caller closes ``client``.
+    Retries belong to the caller, who has a journal. The caller closes ``client``.
     """
 
     def __init__(
@@ -65,9 +57,7 @@ class HttpNotifier:
         timeout_seconds: float,
         client: httpx.AsyncClient,
         *,
-        attempts: int = ATTEMPTS,
         wall: Callable[[], float] = time.time,
-        retry_seconds: float = 0.2,
     ) -> None:
         self._url = httpx.URL(url)
         if self._url.scheme not in {"http", "https"} or not self._url.host:
@@ -75,9 +65,7 @@ class HttpNotifier:
         self._signer = CallbackSigner(secret)
         self._timeout_seconds = timeout_seconds
         self._client = client
-        self._attempts = attempts
         self._wall = wall
-        self._retry_seconds = retry_seconds
         self._headers = {
             **auth_headers(service_key),
             "Accept-Encoding": "identity",
@@ -87,24 +75,13 @@ class HttpNotifier:
 
     async def notify(self, event_id: str, body: bytes) -> Delivered:
         """Post ``body`` (UTF-8 JSON). A 2xx answer is delivered, with ``skipped`` if it says so."""
-        attempts = stamina.retry_context(
-            on=_Transient,
-            attempts=self._attempts,
-            timeout=self._timeout_seconds,
-            wait_initial=self._retry_seconds,
-            wait_max=5 * self._retry_seconds,
-            wait_jitter=self._retry_seconds,
-        )
         try:
             with anyio.fail_after(self._timeout_seconds):
-                async for attempt in attempts:
-                    with attempt:
-                        return await self._attempt(event_id, body)
+                return await self._post(event_id, body)
         except TimeoutError as error:
             raise NotifyUnavailable(f"no answer within {self._timeout_seconds:g} s") from error
-        raise AssertionError("stamina returns or raises")
 
-    async def _attempt(self, event_id: str, body: bytes) -> Delivered:
+    async def _post(self, event_id: str, body: bytes) -> Delivered:
         headers = self._signer.headers(header_id(event_id), body, int(self._wall()))
         request = self._client.build_request(
             "POST",
@@ -117,7 +94,7 @@ class HttpNotifier:
             response = await self._client.send(request, stream=True, follow_redirects=False)
         except httpx.RequestError as error:
             message = f"{type(error).__name__}: {error}"
-            raise _Transient(message[:_SHOWN_CHARACTERS]) from error
+            raise NotifyUnavailable(message[:_SHOWN_CHARACTERS]) from error
         try:
             answer = await _read(response)
         finally:
@@ -132,8 +109,7 @@ class HttpNotifier:
         message = f"the receiver answered {status}: {shown!r}"
         if status in _RETRIED or status >= 500:
             seconds = retry_after(response.headers.get("Retry-After"), self._wall())
-            kind = _Transient if status >= 500 and seconds is None else NotifyUnavailable
-            raise kind(message, seconds)
+            raise NotifyUnavailable(message, seconds)
         raise NotifyRejected(message)
 
 

@@ -4,12 +4,11 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import orjson
 import pytest
-import stamina
 from standardwebhooks import Webhook
 
 from ourvidz import __version__
@@ -29,13 +28,6 @@ EVENT = "0d4a9f9e-0d5c-4b0e-8f60-ff7f5b1f0f7d.completed"
 BODY = orjson.dumps({"job_id": "0d4a9f9e", "status": "completed", "text": "\u732b"})
 NOW = 1_790_000_000.7
 Handler = Callable[[httpx.Request], httpx.Response]
-
-
-@pytest.fixture(autouse=True)
-def no_backoff() -> Iterator[None]:
-    """Retries at once, and as many as production makes."""
-    with stamina.set_testing(True, attempts=3, cap=True):
-        yield
 
 
 @pytest.fixture
@@ -226,12 +218,12 @@ async def test_retry_after_is_handed_on_and_not_pre_empted(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 546, 599])
-async def test_a_server_error_is_tried_three_times(status: int) -> None:
-    handler, requests = answering(*[respond(status, b"oops") for _ in range(3)])
+async def test_a_server_error_is_left_to_the_caller(status: int) -> None:
+    handler, requests = answering(respond(status, b"oops"))
     with pytest.raises(NotifyUnavailable, match=f"{status}: 'oops'") as caught:
         await against(handler)
     assert caught.value.retry_after_seconds is None
-    assert [request.headers["webhook-id"] for request in requests] == [EVENT] * 3
+    assert [request.headers["webhook-id"] for request in requests] == [EVENT]
 
 
 @pytest.mark.parametrize(
@@ -245,30 +237,21 @@ async def test_a_server_error_is_tried_three_times(status: int) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_a_network_error_is_tried_again(error: Exception) -> None:
-    handler, requests = answering(error, respond(500), respond(200))
-    assert await against(handler) == Delivered(skipped=False)
-    assert len(requests) == 3
-    handler, requests = answering(error, error, error)
+async def test_a_network_error_is_left_to_the_caller(error: Exception) -> None:
+    handler, requests = answering(error)
     with pytest.raises(NotifyUnavailable, match=type(error).__name__):
         await against(handler)
-    assert len(requests) == 3
-
-
-async def test_each_attempt_carries_its_own_time() -> None:
-    handler, requests = answering(respond(500), respond(200))
-    times = iter([1000.0, 2000.0, 3000.0, 4000.0])
-    await against(handler, wall=lambda: next(times))
-    stamps = [request.headers["webhook-timestamp"] for request in requests]
-    assert stamps[0] < stamps[1]
-    assert requests[0].headers["webhook-signature"] != requests[1].headers["webhook-signature"]
-
-
-async def test_one_attempt_can_be_had() -> None:
-    handler, requests = answering(respond(500))
-    with pytest.raises(NotifyUnavailable):
-        await against(handler, attempts=1)
     assert len(requests) == 1
+
+
+async def test_a_retry_is_signed_anew_under_the_same_id() -> None:
+    handler, requests = answering(respond(200), respond(200))
+    for wall in (1000.0, 2000.0):
+        await against(handler, wall=lambda wall=wall: wall)
+    first, second = (request.headers for request in requests)
+    assert first["webhook-id"] == second["webhook-id"] == EVENT
+    assert first["webhook-timestamp"] < second["webhook-timestamp"]
+    assert first["webhook-signature"] != second["webhook-signature"]
 
 
 async def test_odd_ids_are_delivered_and_verified(client: httpx.AsyncClient) -> None:
@@ -304,7 +287,7 @@ async def test_nobody_listening_is_unavailable(client: httpx.AsyncClient) -> Non
         await notifier(client, url).notify(EVENT, BODY)
 
 
-async def test_the_deadline_is_for_all_attempts() -> None:
+async def test_a_receiver_that_never_answers_is_unavailable() -> None:
     async def silent(_request: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
         raise AssertionError

@@ -24,7 +24,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 def notifier(client: httpx.AsyncClient, url: str) -> HttpNotifier:
-    return HttpNotifier(url, SECRET, None, 10.0, client, attempts=1)
+    return HttpNotifier(url, SECRET, None, 10.0, client)
 
 
 async def test_the_receivers_programme(client: httpx.AsyncClient) -> None:
