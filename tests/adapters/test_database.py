@@ -1,0 +1,412 @@
+"""One thread, one file, one process: commits shared, failures kept apart, nobody left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from ourvidz.adapters import database as module
+from ourvidz.adapters.database import Database, filesystem_type, prepare_data_dir
+from ourvidz.errors import DataDirBusy, DataDirError
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS child (t INTEGER REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED);
+"""
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(tmp_path / "data" / "test.db")
+    await database.open(SCHEMA)
+    yield database
+    await database.aclose()
+
+
+def insert(value: str) -> Any:
+    return lambda c: c.execute("INSERT INTO t (value) VALUES (?)", (value,)).lastrowid
+
+
+def values(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT value FROM t ORDER BY id")]
+
+
+class Blocked:
+    """The database's thread stands still inside an operation until ``release``."""
+
+    def __init__(self) -> None:
+        self.began, self._go = threading.Event(), threading.Event()
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        self.began.set()
+        assert self._go.wait(20)
+
+    def release(self) -> None:
+        self._go.set()
+
+
+async def test_what_was_written_outlives_the_process(tmp_path: Path) -> None:
+    for expected in ([], ["a"]):
+        database = Database(tmp_path / "test.db")
+        await database.open(SCHEMA)
+        assert await database.run(values) == expected
+        if not expected:
+            await database.run(insert("a"))
+        await database.aclose()
+
+
+async def test_every_commit_reaches_the_disk(database: Database) -> None:
+    def pragma(name: str) -> Any:
+        return lambda c: c.execute(f"PRAGMA {name}").fetchone()[0]
+
+    assert await database.run(pragma("journal_mode")) == "wal"
+    assert await database.run(pragma("synchronous")) == 2
+    assert await database.run(pragma("foreign_keys")) == 1
+
+
+async def test_what_waits_together_is_one_transaction(database: Database, tmp_path: Path) -> None:
+    reader = sqlite3.connect(tmp_path / "data" / "test.db")
+    version = "PRAGMA data_version"
+    blocked = Blocked()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.run, blocked)
+        await anyio.to_thread.run_sync(blocked.began.wait, 20)
+        before = reader.execute(version).fetchone()[0]
+        for value in "abcdef":
+            tasks.start_soon(database.run, insert(value))
+        await anyio.wait_all_tasks_blocked()
+        blocked.release()
+    # The reader's number grows by one for each commit of another connection.
+    assert reader.execute(version).fetchone()[0] == before + 1
+    assert values(reader) == list("abcdef")
+    reader.close()
+
+
+async def test_one_that_fails_harms_no_other_of_its_batch(database: Database) -> None:
+    blocked = Blocked()
+    outcomes: dict[str, object] = {}
+
+    async def run(value: str) -> None:
+        def operation(connection: sqlite3.Connection) -> int:
+            row = insert(value)(connection)
+            if value == "bad":
+                raise KeyError("mine")
+            return int(row)
+
+        try:
+            outcomes[value] = await database.run(operation)
+        except (KeyError, sqlite3.IntegrityError) as error:
+            outcomes[value] = error
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.run, blocked)
+        await anyio.to_thread.run_sync(blocked.began.wait, 20)
+        for value in ("a", "bad", "b", "c"):
+            tasks.start_soon(run, value)
+        await anyio.wait_all_tasks_blocked()
+        blocked.release()
+    assert isinstance(outcomes.pop("bad"), KeyError)
+    assert all(isinstance(outcome, int) for outcome in outcomes.values())
+    assert await database.run(values) == ["a", "b", "c"]
+    with pytest.raises(sqlite3.IntegrityError):
+        await database.run(insert("a"))
+
+
+async def test_a_transaction_that_is_lost_is_lost_for_every_caller(database: Database) -> None:
+    """The foreign key is looked at in the commit itself."""
+    blocked = Blocked()
+    errors: list[BaseException] = []
+
+    async def run(operation: Any) -> None:
+        try:
+            await database.run(operation)
+        except sqlite3.Error as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.run, insert("kept"))
+        tasks.start_soon(run, blocked)
+        await anyio.to_thread.run_sync(blocked.began.wait, 20)
+        tasks.start_soon(run, insert("a"))
+        tasks.start_soon(run, lambda c: c.execute("INSERT INTO child VALUES (99)"))
+        tasks.start_soon(run, insert("b"))
+        await anyio.wait_all_tasks_blocked()
+        blocked.release()
+    assert len(errors) == 3
+    assert all(isinstance(error, sqlite3.IntegrityError) for error in errors)
+    assert len({id(error) for error in errors}) == 3, "each caller has an exception of its own"
+    assert await database.run(values) == ["kept"]
+
+
+async def test_a_full_disk_reaches_every_caller_and_passes(database: Database) -> None:
+    pages = await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await database.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    blocked = Blocked()
+    errors: list[str] = []
+
+    async def run(value: str) -> None:
+        try:
+            await database.run(insert(value))
+        except sqlite3.OperationalError as error:
+            errors.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.run, blocked)
+        await anyio.to_thread.run_sync(blocked.began.wait, 20)
+        for value in ("a" * 100_000, "b"):
+            tasks.start_soon(run, value)
+        await anyio.wait_all_tasks_blocked()
+        blocked.release()
+    assert any("full" in error for error in errors)
+    await database.run(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+    await database.run(insert("c"))
+    assert "c" in await database.run(values)
+
+
+class Failing:
+    """A connection whose next commit finds no room, as SQLite then answers."""
+
+    def __init__(self, connection: sqlite3.Connection, undoes: bool) -> None:
+        self._connection = connection
+        self._undoes = undoes
+        self.fails = 0
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        if sql == "COMMIT" and self.fails:
+            self.fails -= 1
+            if self._undoes:
+                self._connection.execute("ROLLBACK")
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(sql, *args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.parametrize("undoes", [False, True], ids=["still open", "undone already"])
+async def test_a_commit_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undoes: bool
+) -> None:
+    made: list[Failing] = []
+    connect = module._connect
+
+    def failing(*args: Any) -> Any:
+        made.append(Failing(connect(*args), undoes))
+        return made[0]
+
+    monkeypatch.setattr(module, "_connect", failing)
+    database = Database(tmp_path / "test.db")
+    await database.open(SCHEMA)
+    made[0].fails = 2
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="disk is full"):
+            await database.run(insert("a"))
+    await database.run(insert("a"))
+    assert await database.run(values) == ["a"]
+    await database.aclose()
+
+
+async def test_an_error_that_undoes_the_transaction_is_told_as_it_is(database: Database) -> None:
+    def operation(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")  # as SQLite does by itself when the disk is full
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        await database.run(operation)
+    await database.run(insert("a"))
+
+
+async def test_a_caller_that_gives_up_in_time_does_not_happen(database: Database) -> None:
+    blocked = Blocked()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.run, blocked)
+        await anyio.to_thread.run_sync(blocked.began.wait, 20)
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(database.run, insert("given up"))
+            await anyio.wait_all_tasks_blocked()
+            waiting.cancel_scope.cancel()
+        tasks.start_soon(database.run, insert("kept"))
+        blocked.release()
+    assert await database.run(values) == ["kept"]
+
+
+async def test_a_caller_that_gives_up_too_late_leaves_the_thread_well(database: Database) -> None:
+    blocked = Blocked()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.run, blocked)
+        await anyio.to_thread.run_sync(blocked.began.wait, 20)
+        tasks.cancel_scope.cancel()
+    blocked.release()
+    await database.run(insert("a"))
+    assert await database.run(values) == ["a"]
+
+
+async def test_closing_finishes_what_is_queued(tmp_path: Path) -> None:
+    database = Database(tmp_path / "test.db")
+    await database.open(SCHEMA)
+    blocked = Blocked()
+    done: list[int] = []
+
+    async def run(value: str) -> None:
+        done.append(await database.run(insert(value)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(database.run, blocked)
+        await anyio.to_thread.run_sync(blocked.began.wait, 20)
+        for number in range(600):  # more than one group
+            tasks.start_soon(run, str(number))
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(database.aclose)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match="not open"):
+            await database.run(insert("too late"))
+        blocked.release()
+    assert done == list(range(1, 601))
+    await database.aclose()
+    with pytest.raises(RuntimeError, match="not open"):
+        await database.run(insert("much too late"))
+
+
+async def test_more_than_a_group_is_done_in_order(database: Database) -> None:
+    async with anyio.create_task_group() as tasks:
+        for number in range(1000):
+            tasks.start_soon(database.run, insert(f"{number:04}"))
+    assert await database.run(values) == [f"{number:04}" for number in range(1000)]
+
+
+async def test_a_second_service_is_kept_out(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(DataDirBusy, match="another service"):
+        await Database(tmp_path / "data" / "test.db").open(SCHEMA)
+    script = (
+        "import asyncio, sys; from pathlib import Path\n"
+        "from ourvidz.adapters.database import Database\n"
+        "from ourvidz.errors import DataDirBusy\n"
+        "try: asyncio.run(Database(Path(sys.argv[1])).open(''))\n"
+        "except DataDirBusy: sys.exit(7)\n"
+    )
+    path = str(tmp_path / "data" / "test.db")
+    ended = await anyio.to_thread.run_sync(
+        lambda: subprocess.run([sys.executable, "-c", script, path], check=False, timeout=60)
+    )
+    assert ended.returncode == 7
+    await database.run(insert("still well"))
+
+
+async def test_a_closed_one_makes_way(tmp_path: Path) -> None:
+    first = Database(tmp_path / "test.db")
+    await first.open(SCHEMA)
+    await first.aclose()
+    second = Database(tmp_path / "test.db")
+    await second.open(SCHEMA)
+    await second.aclose()
+
+
+async def test_what_is_no_database_is_said_so_and_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    database = Database(path)
+    with pytest.raises(DataDirError, match=r"test\.db"):
+        await database.open(SCHEMA)
+    assert not [t for t in threading.enumerate() if t.name == "database"]
+    path.unlink()
+    again = Database(path)
+    await again.open(SCHEMA)
+    await again.aclose()
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "test.db")
+    opening = asyncio.create_task(database.open(SCHEMA))
+    while not [t for t in threading.enumerate() if t.name == "database"]:
+        await anyio.lowlevel.checkpoint()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert not [t for t in threading.enumerate() if t.name == "database"]
+    again = Database(tmp_path / "test.db")
+    await again.open(SCHEMA)
+    await again.aclose()
+
+
+async def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(DataDirError, match=r"service\.data_dir"):
+        await Database(tmp_path / "file" / "test.db").open(SCHEMA)
+    (tmp_path / "d" / "test.db.lock").mkdir(parents=True)
+    with pytest.raises(DataDirError, match=r"service\.data_dir"):
+        await Database(tmp_path / "d" / "test.db").open(SCHEMA)
+
+
+MOUNTS = r"""22 28 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw
+28 1 252:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+30 28 0:40 / /srv/nfs rw shared:2 master:3 - nfs4 server:/export rw,vers=4.2
+31 30 252:2 / /srv/nfs/local rw - xfs /dev/vdb rw
+32 28 0:41 / /mnt/with\040space\134and\011tab rw - fuse.sshfs me@host:/ rw
+33 28 0:42 / /workspace rw - fuse mfs\043eu.example:9421 rw
+34 28 0:43 / /plain rw - fuse gvfs rw
+35 28 0:44 / /twice rw - autofs systemd-1 rw
+36 35 0:45 / /twice rw - cifs //host/share rw
+37 28 0:46 / /srv/nf rw - tmpfs tmpfs rw
+38 28 0:47 /sub /bind - rw - 9p host rw
+39 28 0:48 / /mnt/ünï rw - lustre mgs@tcp:/fs rw
+short line
+40 28 0:49 / /broken rw shared:9
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/home/user/data", "ext4"),
+        ("/srv/nfs", "nfs4"),
+        ("/srv/nfs/data", "nfs4"),
+        ("/srv/nfsx/data", "ext4"),
+        ("/srv/nfs/local/data", "xfs"),
+        ("/srv/nf/data", "tmpfs"),
+        ("/mnt/with space\\and\ttab/data", "fuse.sshfs"),
+        ("/mnt/with", "ext4"),
+        ("/workspace/data", "fuse.mfs"),
+        ("/plain/data", "fuse"),
+        ("/twice/data", "cifs"),
+        ("/mnt/ünï/data", "lustre"),
+        ("/broken", "ext4"),
+    ],
+)
+def test_the_file_system_of_a_path(path: str, kind: str) -> None:
+    assert filesystem_type(Path(path), MOUNTS) == kind
+
+
+def test_without_mounts_nothing_is_known() -> None:
+    assert filesystem_type(Path("/data"), "") == "unknown"
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs", "fuse mfs#host:1"])
+def test_a_network_file_system_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    described = kind if " " in kind else f"{kind} source"
+    line = f"1 0 0:1 / {tmp_path} rw - {described} rw\n"
+    read = Path.read_text
+
+    def mounts(self: Path, *args: Any, **options: Any) -> str:
+        return line if str(self) == "/proc/self/mountinfo" else read(self, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", mounts)
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    name = "fuse.mfs" if "#" in kind else kind
+    for path in (tmp_path / "data", link / "data"):
+        with pytest.raises(DataDirError, match=f"lies on {name}, a network file system"):
+            prepare_data_dir(path)
