@@ -48,7 +48,10 @@ class Claimed:
 
 
 class JobSource(Protocol):
-    """Durable queues with leases. A claim made twice with one ``claim_id`` returns one element."""
+    """Durable queues with leases. A claim made twice with one ``claim_id`` returns one element.
+
+    Raises ``KeyError`` for a queue that is not configured.
+    """
 
     async def recover(self) -> int:
         """At start: let go what an earlier process of this worker held; returns how many."""

@@ -1,0 +1,36 @@
+"""What only the embedded queues have: bounds on what nobody reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.queues import LEFT, EmbeddedWorld, embedded
+
+from ourvidz.adapters import queue_embedded
+
+pytestmark = pytest.mark.anyio
+
+
+async def refuse(world: EmbeddedWorld, raw: bytes) -> None:
+    await world.source.push(LEFT, raw)
+    await world.source.claim(LEFT, raw[:32].hex(), 60)
+    await world.source.dead_letter(raw[:32].hex(), "why")
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"), [("_DEAD_LETTERS_MAX", 3), ("_DEAD_LETTERS_BYTES_MAX", 300)]
+)
+async def test_the_oldest_dead_letters_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+) -> None:
+    monkeypatch.setattr(queue_embedded, name, bound)
+    async with embedded(tmp_path) as world:
+        assert isinstance(world, EmbeddedWorld)
+        for number in range(6):
+            await refuse(world, str(number).encode() * 100)
+        left = [raw[:1] for _, raw, _ in await world.dead_letters()]
+        assert left == [b"3", b"4", b"5"]
+        await refuse(world, b"6" * 1000)
+        left = [raw[:1] for _, raw, _ in await world.dead_letters()]
+        assert left == ([b"6"] if "BYTES" in name else [b"4", b"5", b"6"])
