@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -186,7 +187,11 @@ async def test_the_timer_leaves_and_can_be_disarmed() -> None:
 
     way_out = WayOut(leave)
     way_out.arm(3600)
+    (timer,) = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert timer.daemon
     way_out.disarm()
+    await anyio.to_thread.run_sync(timer.join, 10)
+    assert not timer.is_alive()
     way_out.arm(0)
     with anyio.fail_after(10):
         await left.wait()
@@ -223,7 +228,7 @@ class TestRun:
 
     def test_a_crash_has_a_code_of_its_own(self, run_with: Any, settings: Settings) -> None:
         assert run_with(settings, ExceptionGroup("x", [RuntimeError("a defect")])) == 70
-        mixed = ExceptionGroup("x", [RuntimeError("a defect"), DataDirError()])
+        mixed = ExceptionGroup("x", [DataDirError(), RuntimeError("a defect")])
         assert run_with(settings, mixed) == 70
 
     def test_what_keeps_it_from_starting_is_told(self, run_with: Any, settings: Settings) -> None:
