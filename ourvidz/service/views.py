@@ -13,6 +13,7 @@ from ourvidz.jobs import (
     InvalidJob,
     JobError,
     JobSpec,
+    JobState,
     TextWork,
     VideoWork,
 )
@@ -109,7 +110,7 @@ def job_data(
         "input": input_data(record.spec),
         "output": output_data(record),
         "error": error_data(error) if error is not None and record.state.terminal else None,
-        "progress": _progress(status, active),
+        "progress": _progress(record, active),
         "queue_position": place.queue_position,
         "eta_seconds": place.eta_seconds,
         "created_at": iso(record.created_at),
@@ -157,10 +158,15 @@ def iso(unix_seconds: float | None) -> str | None:
     return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def _progress(status: str, active: ActiveJob | None) -> float:
+def _progress(record: JobRecord, active: ActiveJob | None) -> float:
+    """Per cent; of a job that ended early, how far it came."""
     if active is not None:
         return float(active.progress()["progress"])
-    return 100.0 if status == "completed" else 0.0
+    if record.state in (JobState.RENDERED, JobState.COMPLETED):
+        return 100.0
+    metrics = record.result.metrics if record.result is not None else {}
+    total = metrics.get("steps_total", 0)
+    return round(100 * metrics["steps_done"] / total, 1) if total else 0.0
 
 
 def _metrics(record: JobRecord, active: ActiveJob | None) -> Mapping[str, Any]:

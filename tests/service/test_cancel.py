@@ -119,6 +119,8 @@ async def test_running(open_house: OpenHouse, phase: str, step: int) -> None:
         assert ended is not None
         assert ended["metrics"]["cancel_requested_step"] == done
         assert ended["metrics"]["steps_done"] <= done + 1, "it ended within a step"
+        share = ended["metrics"]["steps_done"] / ended["metrics"]["steps_total"]
+        assert ended["progress"] == round(100 * share, 1) < 100
         await others_go_on(house)
 
 
