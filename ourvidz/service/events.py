@@ -63,12 +63,15 @@ class EventLog:
         """
         while True:
             arrival = self._arrived.ticket
-            for event in self._after(last_id):
+            missed = self._after(last_id)
+            for event in missed:
                 last_id = event.id
                 yield event
-            if self.ended:
-                return
-            await arrival.wait()
+            # While the follower took these, more may have come, and the end with them.
+            if not missed:
+                if self.ended:
+                    return
+                await arrival.wait()
 
     def _after(self, last_id: int) -> list[JobEvent]:
         missing = max(0, self._next - 1 - last_id)
