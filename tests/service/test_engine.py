@@ -1,0 +1,268 @@
+"""Events in, commands out: one terminal event a command, one timer, and defects that stay small."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from ourvidz.adapters.device_fake import FakeDevice
+from ourvidz.service.engine import Engine
+from ourvidz.service.signal import Signal
+from scheduler import Scheduler, SchedulerSettings
+from scheduler import messages as m
+from scheduler.types import Budget, Component, Demand, Lease, Links, Outcome, Phase
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 20
+SETTINGS = SchedulerSettings(30, 600, 4, 3, 5)
+
+
+class LoopClock:
+    def monotonic(self) -> float:
+        return anyio.current_time()
+
+    def wall(self) -> float:
+        return 0.0
+
+
+class Watcher:
+    """Notes what the engine tells it; ``fails`` in ``before_run``."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.moved: list[str] = []
+        self.settled = Signal()
+        self.fails: Exception | None = None
+
+    async def before_run(self, lease: Lease) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.told.append(("before", lease.phase))
+        if self.fails is not None:
+            raise self.fails
+
+    def after_run(self, lease: Lease, event: m.Event, seconds: float | None) -> None:
+        self.told.append(("after", lease.phase, type(event).__name__, seconds is not None))
+
+    def after_move(self, event: m.Event) -> None:
+        self.moved.append(type(event).__name__)
+
+    def on_settle(self, settle: m.Settle) -> None:
+        self.told.append(settle)
+        self.settled.notify()
+
+
+class Scripted(FakeDevice):
+    """Carries commands out without parts; ``raises`` in commands of a kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raises: dict[type, Exception] = {}
+
+    async def execute(self, command: m.Command) -> m.Event:
+        await anyio.lowlevel.checkpoint()
+        self.log.append(command)
+        error = self.raises.get(type(command))
+        if error is not None:
+            raise error
+        match command:
+            case m.Stage(name):
+                return m.StageSucceeded(name)
+            case m.Load(name):
+                return m.LoadSucceeded(name)
+            case m.Evict(name):
+                return m.Evicted(name)
+            case m.Unstage(name):
+                return m.Unstaged(name)
+            case m.Start(lease) | m.Resume(lease):
+                return m.PhaseFinished(lease, 0)
+        raise TypeError(command)
+
+
+def demand(job: str, *components: str) -> Demand:
+    phases = tuple(Phase(f"use {name}", (name,), 10, 1.0, 1) for name in components)
+    return Demand(job, phases, "normal", "user", 0.0)
+
+
+@asynccontextmanager
+async def engine_over(
+    scheduler: Any, executor: Any, watcher: Watcher | None = None, inbox_events: int = 16
+) -> AsyncIterator[Engine]:
+    engine = Engine(scheduler, executor, LoopClock(), inbox_events, watcher or Watcher(), Signal())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(engine.run)
+        yield engine
+        tasks.cancel_scope.cancel()
+
+
+async def serve(scheduler: Any, executor: Any, event: m.Event) -> None:
+    """Until the engine stops by itself."""
+    async with engine_over(scheduler, executor) as engine:
+        await engine.put(event)
+        await anyio.sleep(LIMIT)
+
+
+def real(budget: int = 1000) -> Scheduler:
+    components = [Component("a", 600), Component("b", 600)]
+    return Scheduler(components, Budget(budget, 10_000), Links(1e9, 1e9, 0), SETTINGS)
+
+
+async def settled(watcher: Watcher, jobs: int) -> Mapping[str, m.Settle]:
+    with anyio.fail_after(LIMIT):
+        while True:
+            ticket = watcher.settled.ticket
+            found = {told.job: told for told in watcher.told if isinstance(told, m.Settle)}
+            if len(found) == jobs:
+                return found
+            await ticket.wait()
+
+
+async def test_a_job_goes_through_its_phases() -> None:
+    watcher, device = Watcher(), Scripted()
+    async with engine_over(real(), device, watcher) as engine:
+        await engine.put(m.JobArrived(demand("j", "a", "b")))
+        ended = await settled(watcher, 1)
+        assert ended["j"].outcome is Outcome.FINISHED
+        kinds = [type(command).__name__ for command in device.log]
+        assert kinds.count("Start") == 2
+        assert "Evict" in kinds
+        assert watcher.moved.count("LoadSucceeded") == 2
+        assert watcher.moved.count("Evicted") == kinds.count("Evict")
+        assert [told for told in watcher.told if isinstance(told, tuple)] == [
+            ("before", 0),
+            ("after", 0, "PhaseFinished", True),
+            ("before", 1),
+            ("after", 1, "PhaseFinished", True),
+        ]
+
+
+@pytest.mark.parametrize("kind", [m.Start, m.Stage, m.Load])
+async def test_an_executor_that_raises_ends_its_command(kind: type) -> None:
+    watcher, device = Watcher(), Scripted()
+    device.raises[kind] = ZeroDivisionError("defect")
+    async with engine_over(real(), device, watcher) as engine:
+        await engine.put(m.JobArrived(demand("bad", "a")))
+        ended = await settled(watcher, 1)
+        assert ended["bad"].outcome is Outcome.FAILED
+        assert "ZeroDivisionError: defect" in ended["bad"].detail
+        device.raises.clear()
+        await engine.put(m.JobArrived(demand("good", "b")))
+        assert (await settled(watcher, 2))["good"].outcome is Outcome.FINISHED
+
+
+async def test_an_eviction_that_raises_stops_the_engine() -> None:
+    """Nobody knows any more what the device holds."""
+    device = Scripted()
+    device.raises[m.Evict] = RuntimeError("driver")
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve(real(), device, m.JobArrived(demand("j", "a", "b")))
+    assert caught.group_contains(RuntimeError, match="driver")
+
+
+async def test_a_run_whose_books_fail_is_not_begun() -> None:
+    watcher, device = Watcher(), Scripted()
+    watcher.fails = OSError("disk")
+    async with engine_over(real(), device, watcher) as engine:
+        await engine.put(m.JobArrived(demand("j", "a")))
+        ended = await settled(watcher, 1)
+        assert "OSError: disk" in ended["j"].detail
+        assert not [command for command in device.log if isinstance(command, m.Start)]
+
+
+async def test_arrivals_under_way_use_up_credit() -> None:
+    engine = Engine(real(), Scripted(), LoopClock(), 2, Watcher(), Signal())
+    assert engine.credit() == 4
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):  # the last one waits for room
+            tasks.start_soon(engine.put, m.JobArrived(demand(str(number), "a")))
+            await anyio.wait_all_tasks_blocked()
+        assert engine.credit() == 1
+        tasks.cancel_scope.cancel()
+    assert engine.credit() == 2, "the one that gave up is not on its way any more"
+    async with anyio.create_task_group() as commands:
+        for _ in range(2):
+            await engine._handle_next(commands)
+            assert engine.credit() == 2, "the scheduler counts it from here on"
+
+
+class Timed:
+    """A scheduler whose deadlines are given; it wants nothing else."""
+
+    def __init__(self, *deadlines: float | None) -> None:
+        self.deadlines = list(deadlines)
+        self.handled: list[tuple[m.Event, float]] = []
+        self.changed = Signal()
+
+    def deadline(self) -> float | None:
+        return self.deadlines[0]
+
+    def handle(self, event: m.Event, now: float) -> list[m.Command]:
+        self.handled.append((event, now))
+        if len(self.deadlines) > 1:
+            self.deadlines.pop(0)
+        self.changed.notify()
+        return []
+
+    def credit(self) -> int:
+        return 0
+
+
+async def handled(scheduler: Timed, count: int) -> list[m.Event]:
+    with anyio.fail_after(LIMIT):
+        while len(scheduler.handled) < count:
+            await scheduler.changed.ticket.wait()
+    return [event for event, _ in scheduler.handled]
+
+
+async def test_the_deadline_wakes_the_engine_when_it_has_come() -> None:
+    due = anyio.current_time() + 0.02
+    scheduler = Timed(due, None)
+    async with engine_over(scheduler, Scripted()) as engine:
+        assert await handled(scheduler, 1) == [m.TimeReached()]
+        assert scheduler.handled[0][1] >= due - 0.002
+        await engine.put(m.CancelRequested("x"))
+        assert await handled(scheduler, 2) == [m.TimeReached(), m.CancelRequested("x")]
+
+
+async def test_an_event_that_comes_first_rearms_the_timer() -> None:
+    now = anyio.current_time()
+    scheduler = Timed(now + 600, now - 1, None)
+    async with engine_over(scheduler, Scripted()) as engine:
+        await anyio.wait_all_tasks_blocked()
+        assert scheduler.handled == []
+        await engine.put(m.CancelRequested("x"))
+        assert await handled(scheduler, 2) == [m.CancelRequested("x"), m.TimeReached()]
+        await anyio.wait_all_tasks_blocked()
+        assert len(scheduler.handled) == 2
+
+
+async def test_requests_go_to_the_executor_at_once() -> None:
+    requested: list[m.Command] = []
+
+    class Asking(Timed):
+        def handle(self, event: m.Event, now: float) -> list[m.Command]:
+            super().handle(event, now)
+            return [m.Pause(Lease(1, "x", 0)), m.Cancel(Lease(2, "y", 0))]
+
+    device = Scripted()
+    device.request = requested.append  # type: ignore[method-assign, assignment]
+    scheduler = Asking(None)
+    async with engine_over(scheduler, device) as engine:
+        await engine.put(m.CancelRequested("x"))
+        await handled(scheduler, 1)
+        assert requested == [m.Pause(Lease(1, "x", 0)), m.Cancel(Lease(2, "y", 0))]
+        assert list(device.log) == []
+
+
+async def test_a_scheduler_that_is_broken_stops_the_engine() -> None:
+    class Broken(Timed):
+        def handle(self, event: m.Event, now: float) -> list[m.Command]:
+            raise RuntimeError("the books are wrong")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve(Broken(None), Scripted(), m.CancelRequested("x"))
+    assert caught.group_contains(RuntimeError, match="the books are wrong")
