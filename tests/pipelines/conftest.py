@@ -1,7 +1,6 @@
-"""Fixtures for the pipelines' tests: the device under test and the tiny checkpoints."""
+"""Fixtures for the pipelines' tests: the device under test."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,3 @@ def device() -> Device:
     kind = os.environ.get("OURVIDZ_TEST_DEVICE", "cpu")
     assert kind in {"cpu", "cuda"}
     return Device("cuda" if kind == "cuda" else "cpu", poison=True)
-
-
-@pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this test run's tiny checkpoints lie; each family's maker fills its part on demand."""
-    return tmp_path_factory.mktemp("tiny")

@@ -1,0 +1,138 @@
+"""The real device executor over the tiny checkpoints, driven by hand instead of by a scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from ourvidz.adapters.device import DeviceExecutor
+from ourvidz.config.settings import Device, Model
+from ourvidz.jobs import ChatMessage, ImageWork, JobSpec, JobType, TextWork, VideoWork, Work
+from ourvidz.ports import (
+    ImageProduced,
+    Part,
+    Plan,
+    RunNotice,
+    TextChunk,
+    TextDone,
+    VideoProduced,
+)
+from scheduler import messages as m
+from scheduler.types import Lease
+
+IMAGES = ImageWork("a pear", "", 64, 64, 2, 3, 5.0, 7)
+VIDEO = VideoWork("waves", "", 64, 32, 5, 16, 3, 5.0, 5.0, 7)
+TEXT = TextWork("chat", "instruct", (ChatMessage("user", "hello"),), 12, 0.7, 0.9, 7)
+FAMILIES = {"sdxl": "sdxl", "wan": "wan-vace", "qwen_instruct": "qwen-instruct"}
+
+
+def models(root: Path) -> dict[str, Model]:
+    return {
+        name: Model(family=name.partition("_")[0], path=root / folder)  # type: ignore[arg-type]
+        for name, folder in FAMILIES.items()
+    }
+
+
+async def open_executor(given: Mapping[str, Model]) -> DeviceExecutor:
+    executor = DeviceExecutor(Device(threads=1), given)
+    await executor.open()
+    return executor
+
+
+@dataclass
+class Bench:
+    """One part on the executor; ``on`` is called with each notice as it comes."""
+
+    executor: DeviceExecutor
+    work: Work
+    notices: list[RunNotice] = field(default_factory=list)
+    on: Callable[[RunNotice], None] = lambda _: None
+    references: Mapping[str, Path] = field(default_factory=dict)
+
+    async def plan(self) -> Plan:
+        spec = JobSpec(
+            id=uuid4(),
+            type=JobType.SDXL_GENERATE,
+            requested_type="sdxl_generate",
+            user_id=UUID(int=1),
+            job_class="normal",
+            works=(self.work,),
+            digest="",
+            original_prompt="",
+        )
+        self.part = Part(str(spec.id), spec, self.work, self.references, Path("spool"))
+        self.planned = await self.executor.plan(self.part)
+        return self.planned
+
+    async def begin(self) -> None:
+        await self.plan()
+        self.executor.begin(self.part, self._notice)
+        self._leases = 0
+
+    def lease(self, phase: int) -> Lease:
+        self._leases += 1
+        return Lease(self._leases, self.part.id, phase)
+
+    async def bring_in(self, phase: int) -> None:
+        for name in self.planned.phases[phase].components:
+            tier = self.executor._weights[name].tier
+            if tier == "absent":
+                await self.does(m.Stage(name), m.StageSucceeded(name))
+            if tier != "resident":
+                await self.does(m.Load(name), m.LoadSucceeded(name))
+
+    async def clear(self) -> None:
+        """Everything off the device; what is left there afterwards is poison."""
+        for name, weights in self.executor._weights.items():
+            if weights.tier == "resident":
+                await self.does(m.Evict(name), m.Evicted(name))
+
+    async def does(self, command: m.Command, event: m.Event) -> None:
+        assert await self.executor.execute(command) == event
+
+    async def start(self, phase: int) -> m.Event:
+        """Run one phase with its components, and nothing else, on the device."""
+        await self.bring_in(phase)
+        return await self.executor.execute(m.Start(self.lease(phase)))
+
+    async def run(self) -> list[Any]:
+        """Run everything; returns what came out."""
+        await self.begin()
+        for phase in range(len(self.planned.phases)):
+            event = await self.start(phase)
+            assert isinstance(event, m.PhaseFinished), event
+        return self.end()
+
+    def end(self) -> list[Any]:
+        self.executor.forget(self.part.id)
+        return outcome(self.notices)
+
+    def _notice(self, notice: RunNotice) -> None:
+        self.notices.append(notice)
+        self.on(notice)
+
+    @property
+    def steps(self) -> list[tuple[int, int]]:
+        """Phase and step of every report of progress."""
+        return [(n.lease.phase, n.step) for n in self.notices if isinstance(n, m.StepReached)]
+
+
+def outcome(notices: list[RunNotice]) -> list[Any]:
+    """What came out, comparable: pictures by index as bytes, text with what followers read."""
+    found: dict[int, bytes] = {}
+    text: list[str] = []
+    done: list[Any] = []
+    for notice in notices:
+        match notice:
+            case ImageProduced(_, index, pixels):
+                found[index] = pixels.tobytes()
+            case VideoProduced(_, frames):
+                found[0] = frames.tobytes()
+            case TextChunk(_, chunk):
+                text.append(chunk)
+            case TextDone():
+                done = [notice.text, notice.tokens, notice.finish_reason]
+    return [sorted(found.items()), "".join(text), done]
