@@ -30,6 +30,8 @@ Picture = ImageProduced | VideoProduced
 
 # Encoding is for the cores that inference leaves free.
 _THREADS = 2
+# What a device of its own makes, with no model in the configuration.
+_UNNAMED = "unnamed"
 _SAMPLERS = {"sdxl": "Euler", "wan": "UniPC"}
 
 
@@ -109,13 +111,14 @@ class SpoolRenderer:
         work = part.work
         assert not isinstance(work, TextWork), "text work yields no picture"
         family = "sdxl" if isinstance(work, ImageWork) else "wan"
+        label = self._labels.get(family, _UNNAMED)
         parameters: dict[str, Any] = {
             "Steps": work.steps,
             "Sampler": _SAMPLERS[family],
             "CFG scale": work.guidance_scale,
             "Seed": work.seed + index,
             "Size": f"{work.width}x{work.height}",
-            "Model": self._labels[family],
+            "Model": label,
         }
         if isinstance(work, ImageWork) and work.strength is not None:
             parameters["Denoising strength"] = work.strength
@@ -124,7 +127,7 @@ class SpoolRenderer:
         asked = {name: value for name, value in asdict(work).items() if name != "references"}
         details = {
             "type": part.spec.type.value,
-            "model": self._labels[family],
+            "model": label,
             "index": index,
             "seed": work.seed + index,
             "parameters": asked,
