@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +17,17 @@ def anyio_backend() -> str:
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where this test run's tiny checkpoints lie; each family's maker fills its part on demand."""
     return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What a test configures is undone, so that tests may run in any order."""
+    before = structlog.get_config()
+    known = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    state = [(x, x.handlers[:], x.level, x.propagate, x.disabled) for x in known]
+    yield
+    structlog.configure(**before)
+    for logger, handlers, level, propagate, disabled in state:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, disabled

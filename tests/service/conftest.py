@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from support import house
 from support.house import OpenHouse
 
@@ -16,17 +14,10 @@ from ourvidz import logs
 from ourvidz.adapters.receiver import Receiver
 
 
-@pytest.fixture(scope="module", autouse=True)
-def plain_logs() -> Iterator[None]:
-    """As in production: the development default draws every traceback with its locals. The rest
-    of the tests find logging as it was."""
-    before, root = structlog.get_config(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """As in production: the development default draws every traceback with its locals."""
     logs.configure("json", "info", log_prompts=False)
-    yield
-    structlog.configure(**before)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
