@@ -11,6 +11,13 @@ srpt-setup          by seconds left to run and to load
 They decide when a phase has ended. ``srpt-setup-preempt`` also decides when a job arrives: the run
 is paused for one that will take less, loading included, than is left of the run at the boundary at
 which it can stop.
+
+Two things differ from the usual rules, and little comes of it (an order of a tenth of a per cent in
+mean flow, a third fewer loads). The two ``srpt`` evict by the core's own rule, which counts who
+waits for a component in any phase and gives up no more than must go, where last use is customary.
+And they decide when a job arrives, not at the boundary after it: a better job that arrives in
+between waits for the first boundary of the one chosen, and what is chosen is loaded meanwhile if
+there is room.
 """
 
 from __future__ import annotations
@@ -61,6 +68,9 @@ class InOrder:
 
     def order(self, view: View, now: float) -> list[JobView]:
         return sorted(view.waiting(), key=lambda job: (self._key(job, view, now), job.id))
+
+    def wake(self, view: View, now: float) -> float | None:  # noqa: ARG002 - the Policy's
+        return None
 
     def _first(self, view: View, now: float) -> JobView | None:
         may = (j for j in view.waiting() if not view.blocked(j.needs) and view.admits(j))

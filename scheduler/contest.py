@@ -10,6 +10,7 @@ from typing import Any
 from scheduler import baselines
 from scheduler.bound import mean_flow_bound, service_seconds
 from scheduler.policy import ShortestWork
+from scheduler.policy_urgent import Urgency, UrgentWork
 from scheduler.profile import Profile
 from scheduler.simulate import Contestant, Record, simulate
 from scheduler.strategy import Eviction
@@ -24,6 +25,7 @@ _LRU, _FAMILY = Eviction.RECENCY, Eviction.FAMILY
 
 CONTESTANTS: Mapping[str, Callable[[SchedulerSettings], Contestant]] = {
     "default": lambda settings: Contestant(ShortestWork(settings)),
+    "urgent": lambda _: Contestant(UrgentWork(Urgency())),
     "fifo-exclusive": lambda _: Contestant(
         baselines.InOrder(baselines.by_arrival), _FAMILY, naive=True
     ),

@@ -111,9 +111,12 @@ class Scheduler:
         return self._commands
 
     def deadline(self) -> float | None:
-        """When a ``TimeReached`` is due: the next time at which a failed component may be tried
-        again."""
-        return None if self._draining else self._loading.retry_at
+        """When a ``TimeReached`` is due: a failed component may be tried again, or the policy may
+        decide otherwise."""
+        if self._draining:
+            return None
+        wake = self._policy.wake(self._index, self._now)
+        return min((t for t in (self._loading.retry_at, wake) if t is not None), default=None)
 
     def credit(self, job_class: str | None = None) -> int:
         """How many more jobs may arrive; of a class, if one is named, so that a flood of one class

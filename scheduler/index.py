@@ -208,6 +208,20 @@ class Index:
     def setup_seconds(self, needs: Sequence[str]) -> float:
         return sum(self._setup[name] for name in needs)
 
+    def as_of(self, run: JobView) -> float:
+        found = self.run_of(self.jobs[run.id])
+        assert found is not None, f"{run.id} does not run"
+        return found.since
+
+    def way_back_seconds(self, run: JobView, job: JobView) -> float:
+        mine, other = self.jobs[run.id], self.jobs[job.id]
+        used = mine.components[mine.phase]
+        stays = sum(self.sizes[n] for n in used if n not in other.components[other.phase])
+        held = sum(j.carried for j in self.begun.values())
+        if held + stays + other.run_bytes[other.phase] <= self.ledger.device.budget:
+            return 0.0
+        return sum(self.load_seconds(self.residencies[name]) for name in used)
+
     def blocked(self, needs: Sequence[str]) -> bool:
         return any(self.residencies[name].failure is not None for name in needs)
 

@@ -43,6 +43,11 @@ class Policy(Protocol):
         """All waiting jobs in the order in which they would go now, for estimates; it may take
         its time."""
 
+    def wake(self, view: View, now: float) -> float | None:
+        """When it may decide otherwise though nothing will have happened, later than ``now``;
+        ``None`` if never. That a run has reached a step is no reason to choose a job that was not
+        chosen before."""
+
 
 class ShortestWork:
     """Set-up-aware shortest remaining work with ageing and a bound on waiting.
@@ -98,6 +103,10 @@ class ShortestWork:
             return 1, job.rank + setup, arrival, job.id
 
         return sorted(view.waiting(), key=turn)
+
+    def wake(self, view: View, now: float) -> float | None:  # noqa: ARG002 - the Policy's
+        """It chooses when nothing runs, and then at once."""
+        return None
 
     def _overdue(self, view: View, now: float) -> JobView | None:
         for job in view.waiting():

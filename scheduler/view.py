@@ -75,6 +75,13 @@ class View(Protocol):
     def setup_seconds(self, needs: Sequence[str]) -> float:
         """Seconds to stage and load what of these is not on the device, as things are."""
 
+    def as_of(self, run: JobView) -> float:
+        """When a running job reached the step at which it is known to be."""
+
+    def way_back_seconds(self, run: JobView, job: JobView) -> float:
+        """Seconds to load again what a run uses, if that cannot stay while the job's next phase
+        runs in its place."""
+
     def blocked(self, needs: Sequence[str]) -> bool:
         """One of these has failed and may not be tried again yet."""
 

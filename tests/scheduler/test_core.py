@@ -351,6 +351,7 @@ class Chooses:
         self.decisions = list(decisions)
         self._default = ShortestWork(DEFAULTS)
         self.rank = self._default.rank
+        self.wake = self._default.wake
         self.order = self._default.order
 
     def choose(self, view, now: float) -> Decision:

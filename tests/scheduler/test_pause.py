@@ -14,6 +14,7 @@ class Orders:
     def __init__(self) -> None:
         self._default = ShortestWork(DEFAULTS)
         self.rank = self._default.rank
+        self.wake = self._default.wake
         self.order = self._default.order
         self.wanted: list[str] = []
 

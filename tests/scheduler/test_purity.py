@@ -22,7 +22,7 @@ FLOORS = (
     ("simulate",),
     ("core", "machine"),
     ("bound", "loading", "report"),
-    ("baselines", "index", "profile", "strategy"),
+    ("baselines", "index", "policy_urgent", "profile", "strategy"),
     ("policy",),
     ("job", "ledger", "residency", "view", "workload"),
     ("fields",),

@@ -30,7 +30,7 @@ def test_the_boundaries_that_are_skipped_change_no_decision(policy: str, seed: i
     assert [at for at, _ in skipped.decisions] == pytest.approx(times, abs=1e-6)
     assert skipped.ends == pytest.approx(stepped.ends, abs=1e-6)
     pauses = sum(isinstance(c, m.Pause) for _, c in skipped.decisions)
-    assert (pauses > 0) == (policy == "srpt-setup-preempt")
+    assert (pauses > 0) == (policy in {"srpt-setup-preempt", "urgent"})
 
 
 @pytest.mark.parametrize("policy", ["fifo-exclusive", "fifo-lru-naive", "fifo-lru", "edf"])
