@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,19 @@ from support.house import OpenHouse
 from ourvidz import logs
 from ourvidz.adapters.receiver import Receiver
 
+_SSL = ssl.create_default_context()
+
 
 @pytest.fixture(autouse=True)
 def plain_logs() -> None:
     """As in production: the development default draws every traceback with its locals."""
     logs.configure("json", "info", log_prompts=False)
+
+
+@pytest.fixture(autouse=True)
+def one_ssl_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the authorities takes longer than most of what is tested here; nobody uses them."""
+    monkeypatch.setattr("ssl.create_default_context", lambda *_, **__: _SSL)
 
 
 @pytest.fixture(scope="session")
