@@ -25,7 +25,6 @@ _LRU, _FAMILY = Eviction.RECENCY, Eviction.FAMILY
 
 CONTESTANTS: Mapping[str, Callable[[SchedulerSettings], Contestant]] = {
     "default": lambda settings: Contestant(ShortestWork(settings)),
-    "urgent": lambda _: Contestant(UrgentWork(Urgency())),
     "fifo-exclusive": lambda _: Contestant(
         baselines.InOrder(baselines.by_arrival), _FAMILY, naive=True
     ),
@@ -37,6 +36,7 @@ CONTESTANTS: Mapping[str, Callable[[SchedulerSettings], Contestant]] = {
     "srpt-setup-preempt": lambda _: Contestant(baselines.PreemptiveWork()),
     "edf": lambda _: Contestant(baselines.InOrder(baselines.by_deadline), _LRU),
     "affinity-age": lambda _: Contestant(baselines.InOrder(baselines.by_affinity), _LRU),
+    "urgent": lambda _: Contestant(UrgentWork(Urgency())),
 }
 
 
