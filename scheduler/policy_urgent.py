@@ -13,7 +13,7 @@ from scheduler.view import JobView, View
 class Urgency:
     """``ageing_seconds`` of waiting weigh as much as one second of work: lower for a better tail
     of long jobs, higher for a better mean. After ``wait_seconds_max`` a job goes before all that
-    have waited less.
+    have waited less: a last resort, since on a loaded device a long job then holds up every other.
 
     A job that meets its deadline only if it is begun within ``margin_seconds`` is urgent: the share
     ``discount`` of its work is left out, up to ``discount_seconds_max``. Work on a job that is sure
@@ -21,7 +21,7 @@ class Urgency:
     """
 
     ageing_seconds: float = 300.0
-    wait_seconds_max: float = 3600.0
+    wait_seconds_max: float = 14_400.0
     margin_seconds: float = 8.0
     discount: float = 0.55
     discount_seconds_max: float = 12.0
