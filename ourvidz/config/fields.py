@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field
+
+_PORT_MAX = 65_535
+_HOST_ALLOWED = (
+    "a host name, host:port or *.suffix with a dot in the suffix, without scheme, path or user"
+)
+_HOST = re.compile(
+    r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<below>\*\.)?"
+    r"(?P<name>[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*))"
+    r"(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII | re.IGNORECASE,
+)
+_DOTTED = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
 
 
 def _path_text(value: Any) -> Any:
@@ -38,6 +52,24 @@ def _uuid_text(value: str) -> str:
         return str(UUID(value))
     except ValueError:
         raise ValueError("must be a UUID") from None
+
+
+def _host_name(value: str) -> str:
+    """Only what the guard of the references can read, or it would stop the service at its start."""
+    match = _HOST.fullmatch(value)
+    if match is None or not 0 < int(match["port"] or 443) <= _PORT_MAX:
+        raise ValueError(f"must be {_HOST_ALLOWED}")
+    try:
+        if match["address"]:
+            IPv6Address(match["address"])
+        elif _DOTTED.fullmatch(match["name"]):
+            IPv4Address(match["name"])
+        usable = not match["below"] or "." in match["name"]
+    except AddressValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"must be {_HOST_ALLOWED}")
+    return value
 
 
 CurrentType = Literal["sdxl_generate", "wan_generate", "enhance_base", "enhance_instruct", "chat"]
@@ -78,10 +110,8 @@ Bucket = Annotated[
 ]
 HostName = Annotated[
     str,
-    Field(
-        pattern=r"^[A-Za-z0-9*:\[\].-]{1,253}$",
-        description="a host name without scheme, path or user",
-    ),
+    AfterValidator(_host_name),
+    Field(max_length=253, description=_HOST_ALLOWED),
 ]
 CallbackUrl = Annotated[
     str,
