@@ -34,6 +34,9 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 class ListenError(OurVidzError):
     """The configured address cannot be listened on."""
 
+    # An address that is taken becomes free, and one that is not here yet may come.
+    retryable = True
+
 
 async def serve(
     api: FastAPI,

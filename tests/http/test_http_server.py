@@ -202,8 +202,10 @@ async def test_an_address_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         served = Served(**{"http.port": port})
-        with pytest.raises(ListenError, match=rf"http\.port: 127\.0\.0\.1 port {port}: .*in use"):
+        message = rf"http\.port: 127\.0\.0\.1 port {port}: .*in use"
+        with pytest.raises(ListenError, match=message) as caught:
             await serve(served.app, served.settings)
+    assert caught.value.retryable
 
 
 async def test_a_name_that_is_none_is_named() -> None:
