@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from pipelines.registry import ModelConfig
 from pipelines.sdxl.sampler import Sampler
@@ -66,7 +67,10 @@ def read_checkpoint(config: ModelConfig, device: torch.device) -> Checkpoint:
     _check_fit(folder / "unet" / "config.json", unet, vae, text)
     return Checkpoint(
         sources=sources,
-        tokenizers=(_tokenizer(folder / "tokenizer"), _tokenizer(folder / "tokenizer_2")),
+        tokenizers=(
+            _tokenizer(folder / "tokenizer", text[0]),
+            _tokenizer(folder / "tokenizer_2", text[1]),
+        ),
         sampler=Sampler(folder / "scheduler", device),
         text=text,
         unet=unet,
@@ -122,14 +126,31 @@ def _sources(config: ModelConfig, folder: Path, dtype: torch.dtype) -> Mapping[s
     }
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, text: Mapping[str, Any]) -> Any:
+    """The tokenizer, checked to be whole and to fit the text encoder that ``text`` describes."""
     if not folder.is_dir():
         raise CheckpointError(folder, "no such folder; the SDXL tokenizer belongs there")
     try:
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     # The library's Rust parser has no exception type of its own for a malformed vocabulary.
     except Exception as error:
         raise CheckpointError(folder, f"its tokenizer cannot be read: {error}") from error
+    # From a folder without its vocabulary the library makes an empty tokenizer.
+    if not tokenizer.get_vocab().keys() >= set(bytes_to_unicode().values()):
+        raise CheckpointError(
+            folder, "its tokenizer does not spell every byte; is vocab.json missing?"
+        )
+    if len(tokenizer) > text["vocab_size"]:
+        problem = f"its tokenizer has {len(tokenizer)} ids, its text encoder {text['vocab_size']}"
+        raise CheckpointError(folder, problem)
+    longest, read = tokenizer.model_max_length, text["max_position_embeddings"]
+    if longest > read:
+        raise CheckpointError(
+            folder,
+            f"model_max_length is {longest}, the text encoder reads {read} tokens;"
+            " is tokenizer_config.json missing?",
+        )
+    return tokenizer
 
 
 def _check_fit(

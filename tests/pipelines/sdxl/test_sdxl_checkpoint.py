@@ -276,6 +276,39 @@ def test_a_broken_tokenizer_is_refused(folder: Path, open_folder: Open, content:
     assert caught.value.path == folder / "tokenizer"
 
 
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ((), "does not spell every byte"),
+        (("tokenizer_config.json",), "does not spell every byte"),
+        (("tokenizer.json", "vocab.json", "merges.txt"), "is tokenizer_config.json missing"),
+    ],
+)
+def test_a_tokenizer_that_lost_a_file_is_refused(
+    folder: Path, open_folder: Open, name: str, kept: tuple[str, ...], message: str
+) -> None:
+    for path in (folder / name).iterdir():
+        if path.name not in kept:
+            path.unlink()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        open_folder(folder)
+    assert caught.value.path == folder / name
+
+
+def test_a_tokenizer_with_more_words_than_its_encoder_is_refused(
+    folder: Path, open_folder: Open
+) -> None:
+    path = folder / "tokenizer_2" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary |= {f"word{n}": len(vocabulary) + n for n in range(2000)}
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="ids, its text encoder") as caught:
+        open_folder(folder)
+    assert caught.value.path == folder / "tokenizer_2"
+
+
 def test_the_original_layout_of_another_model_is_told_what_is_needed(
     tmp_path: Path, open_folder: Open
 ) -> None:
