@@ -134,11 +134,10 @@ class GuardedReferences:
 
 def _failed(reference: Reference, reason: str, *, retryable: bool) -> ReferenceFailed:
     shown = describe_location(reference.location)
-    message = f"reference '{reference.role}' ({shown}): {reason}"
+    field = _FIELDS[reference.role]
+    message = f"{field}: {shown}: {reason}"
     return ReferenceFailed(
-        JobError(
-            ErrorCode.REFERENCE_FRAME, message, retryable=retryable, field=_FIELDS[reference.role]
-        )
+        JobError(ErrorCode.REFERENCE_FRAME, message, retryable=retryable, field=field)
     )
 
 
