@@ -12,6 +12,8 @@ from ourvidz.wire.unwrap import describe
 from ourvidz.wire.values import Found
 
 _KINDS = {"image": ("image", "png", "image/png"), "video": ("video", "mp4", "video/mp4")}
+# Producers put a rating under ``content_type``, too.
+_RATINGS = ("sfw", "nsfw")
 _FILES = {"image": "images are PNG", "video": "videos are MP4"}
 
 
@@ -25,9 +27,8 @@ def warn_labels(fields: Fields, preset: Preset, *, one_frame: bool) -> None:
             fields.ignore(found, "no setting follows from it")
     output = "image" if one_frame else preset.output
     if output in _KINDS:
-        for name in ("format", "content_type"):
-            for found in fields.every(name):
-                _warn_kind(fields, found, output)
+        for found in (*fields.every("format"), *fields.every("content_type")):
+            _warn_kind(fields, found, output)
     else:
         fields.every("format")
         fields.every("content_type")
@@ -44,5 +45,7 @@ def _warn_compel(fields: Fields) -> None:
 
 def _warn_kind(fields: Fields, found: Found, output: str) -> None:
     value = found.value.lower() if isinstance(found.value, str) else found.value
-    if value not in _KINDS[output]:
+    if value in _RATINGS:
+        fields.ignore(found, "there is no content policy here")
+    elif value not in _KINDS[output]:
         fields.ignore(found, _FILES[output])

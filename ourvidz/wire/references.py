@@ -131,8 +131,11 @@ def _needed_by(
 
 
 def _url(fields: Fields, role: str) -> Found | None:
-    given = [found for found in fields.every(_FIELDS[role]) if not _blank(found)]
+    every = fields.every(_FIELDS[role])
+    given = [found for found in every if not _blank(found)]
     if not given:
+        for found in every:
+            fields.warn(f"{found.field} is ignored: it is empty")
         return None
     for other in given[1:]:
         if other.value != given[0].value:

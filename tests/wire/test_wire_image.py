@@ -250,6 +250,14 @@ def test_nothing_that_is_not_honoured_goes_unnamed(read):
     assert read("sdxl_generate", prompt="x", compel_enabled=False, format="image").warnings == ()
 
 
+@pytest.mark.parametrize("rating", ["sfw", "nsfw"])
+def test_a_rating_is_not_taken_for_a_kind_of_file(read, rating):
+    spec = read("sdxl_generate", prompt="x", metadata={"contentType": rating})
+    assert spec.warnings == (
+        f'metadata.contentType="{rating}" is ignored: there is no content policy here',
+    )
+
+
 def test_defaults_come_from_the_configuration(rules, body):
     tiny = Defaults(sdxl=SdxlDefaults(steps=4, guidance_scale=2.0, images=2, width=64, height=72))
     made = parse_object(body("sdxl_generate", prompt="x"), replace(rules, defaults=tiny)).final

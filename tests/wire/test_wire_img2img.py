@@ -38,6 +38,16 @@ class TestReference:
         assert spec.final.strength == 0.5
         assert spec.warnings == ()
 
+    @pytest.mark.parametrize("empty", ["", " "])
+    def test_an_empty_name_alone_is_no_image_and_is_told(self, empty, read):
+        fields = {"reference_image": empty, "metadata": {"reference_image_url": empty}}
+        spec = read("sdxl_generate", prompt="x", **fields)
+        assert spec.final.references == ()
+        assert spec.warnings == (
+            "reference_image is ignored: it is empty",
+            "metadata.reference_image_url is ignored: it is empty",
+        )
+
     def test_a_bare_storage_key(self, read):
         assert work(read, reference_image=KEY).references == (Reference("image", KEY),)
 
