@@ -12,7 +12,7 @@ They decide when a phase has ended. ``srpt-setup-preempt`` also decides when a j
 is paused for one that will take less, loading included, than is left of the run at the boundary at
 which it can stop.
 
-Two things differ from the usual rules, and little comes of it (an order of a tenth of a per cent in
+Two things differ from the usual rules, and little comes of it (up to two tenths of a per cent in
 mean flow, a third fewer loads). The two ``srpt`` evict by the core's own rule, which counts who
 waits for a component in any phase and gives up no more than must go, where last use is customary.
 And they decide when a job arrives, not at the boundary after it: a better job that arrives in
