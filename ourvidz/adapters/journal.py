@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import TypeVar
 from uuid import UUID
 
+import orjson
 from pydantic import TypeAdapter
 
 from ourvidz.adapters.database import Database
@@ -55,6 +57,8 @@ CREATE TABLE IF NOT EXISTS rejected (
     created_at REAL NOT NULL
 );
 """
+
+T = TypeVar("T")
 
 _SPEC = TypeAdapter(JobSpec)
 _RESULT = TypeAdapter(JobResult)
@@ -175,7 +179,7 @@ class SqliteJournal:
             rows = connection.execute(
                 "SELECT data FROM assets WHERE job_id = ? ORDER BY idx", (str(job_id),)
             )
-            return [_ASSET.validate_json(row[0]) for row in rows.fetchall()]
+            return [_read(_ASSET, row[0]) for row in rows.fetchall()]
 
         return await self._database.run(operation)
 
@@ -235,7 +239,7 @@ class SqliteJournal:
         def operation(connection: sqlite3.Connection) -> InvalidJob | None:
             select = "SELECT data FROM rejected WHERE id = ?"
             row = connection.execute(select, (_key(job_id),)).fetchone()
-            return None if row is None else _INVALID.validate_json(row[0])
+            return None if row is None else _read(_INVALID, row[0])
 
         return await self._database.run(operation)
 
@@ -294,6 +298,12 @@ class SqliteJournal:
             return [_record(row) for row in rows.fetchall()]
 
         return await self._database.run(operation)
+
+
+def _read(adapter: TypeAdapter[T], data: bytes) -> T:
+    """Decoded by the border's own decoder: pydantic's refuses what is nested 200 levels deep, and a
+    row that could be written and not be read would stop every start."""
+    return adapter.validate_python(orjson.loads(data))
 
 
 def _key(job_id: str) -> str:
@@ -363,7 +373,7 @@ def _record(
 ) -> JobRecord:
     spec, queue, claim_id, state, attempts, created, started, completed, result, owed, dead = row
     return JobRecord(
-        spec=_SPEC.validate_json(spec),
+        spec=_read(_SPEC, spec),
         queue=queue,
         claim_id=claim_id,
         state=JobState(state),
@@ -371,7 +381,7 @@ def _record(
         created_at=created,
         started_at=started,
         completed_at=completed,
-        result=None if result is None else _RESULT.validate_json(result),
+        result=None if result is None else _read(_RESULT, result),
         undelivered=bool(owed),
         parked=bool(dead),
     )

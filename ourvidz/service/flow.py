@@ -80,16 +80,26 @@ class Flow:
     async def run(self, claimed: Claimed) -> None:
         """Take one claimed element to its end; gives the claim's place in the roster back."""
         try:
-            parsed = parse(claimed.raw, self.rules)
-            if isinstance(parsed, InvalidJob):
-                owed = await self._reject(claimed, parsed)
-            else:
-                with bind_job(parsed.id):
-                    owed = await self._accept(claimed, parsed)
+            owed = await self._take(claimed)
         finally:
             self.roster.give_back(claimed.queue)
         if owed is not None:
             await self.delivery.deliver(owed)
+
+    async def _take(self, claimed: Claimed) -> str | None:
+        """Returns the id to deliver for, if there is something to deliver."""
+        try:
+            parsed = parse(claimed.raw, self.rules)
+        except Exception as error:
+            # It promises not to raise. What proves it wrong must not come back at every start.
+            log.exception("element_broke", queue=claimed.queue)
+            self.alarms.ring(JOB_DEFECT)
+            await self.source.dead_letter(claimed.claim_id, f"internal error ({error!r})"[:500])
+            return None
+        if isinstance(parsed, InvalidJob):
+            return await self._reject(claimed, parsed)
+        with bind_job(parsed.id):
+            return await self._accept(claimed, parsed)
 
     async def _reject(self, claimed: Claimed, invalid: InvalidJob) -> str | None:
         """Answer a payload that is no job; returns the id to deliver for, if it has one."""

@@ -13,9 +13,13 @@ from support import domain
 from support.journals import QUEUE, bring_to, opened
 
 from ourvidz.adapters.journal import SqliteJournal
+from ourvidz.config import load
 from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState
+from ourvidz.wire import Rules, parse
 
 pytestmark = pytest.mark.anyio
+
+RULES = Rules.from_settings(load(Path(__file__).parents[2] / "config.toml", environ={}))
 
 
 @pytest.fixture
@@ -67,3 +71,23 @@ async def test_a_result_comes_back_as_it_was(
     invalid = replace(invalid, id=f"{uuid4()} {invalid.id}")
     assert await journal.reject(invalid, None, b"")
     assert await journal.rejected(str(invalid.id)) == invalid
+
+
+@pytest.mark.parametrize("depth", [1, 150, 199, 250])
+async def test_what_the_border_lets_through_can_be_read_again(
+    journal: SqliteJournal, depth: int
+) -> None:
+    """A row that cannot be read would stop every start of the service."""
+    raw = b'{"id":"%s","type":"chat","prompt":"hi","user_id":"%s","unknown":%s1%s}' % (
+        str(uuid4()).encode(),
+        str(uuid4()).encode(),
+        b"[" * depth,
+        b"]" * depth,
+    )
+    spec = parse(raw, RULES)
+    assert isinstance(spec, JobSpec)
+    await journal.accept(spec, QUEUE, None)
+    record = await journal.get(spec.id)
+    assert record is not None
+    assert record.spec == spec
+    assert await journal.in_states(JobState.QUEUED)

@@ -13,7 +13,9 @@ from PIL import Image
 from support.house import USER, House, OpenHouse, job_id, payload
 from support.stage import SteppedDevice
 
+from ourvidz.service import flow
 from ourvidz.service.service import IdConflict
+from ourvidz.wire import Rules
 
 pytestmark = pytest.mark.anyio
 
@@ -253,3 +255,35 @@ async def test_the_same_submission_at_the_same_time_is_one_job(open_house: OpenH
         await house.ended("a")
         await house.quiet()
         assert house.starts("a") == 3
+
+
+async def test_a_parser_that_breaks_sets_its_element_aside(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = flow.parse
+
+    def breaking(raw: bytes, rules: Rules) -> Any:
+        if b"poison" in raw:
+            raise RecursionError("deep")
+        return parse(raw, rules)
+
+    monkeypatch.setattr(flow, "parse", breaking)
+    async with open_house() as house:
+        await house.push("sdxl_queue", payload("a", prompt="poison"))
+        await well(house)
+        assert await house.dead_letters() == ["internal error (RecursionError('deep'))"]
+        assert house.service.health()["alarms"] == ["job_defect"]
+
+
+async def test_deep_payloads_run_and_survive_a_restart(open_house: OpenHouse) -> None:
+    deep: Any = 1
+    for _ in range(240):
+        deep = [deep]
+    async with open_house() as house:
+        assert (await house.run("a", unknown=deep))["status"] == "completed"
+        await house.service.submit(payload("b", unknown=deep))
+        assert len(await house.service.jobs(10, None, None, "")) == 2
+        house.kill()
+    async with open_house() as house:
+        await house.ended("b")
+        await house.quiet()
