@@ -47,6 +47,10 @@ class Claimed:
     attempts: int
 
 
+class QueueFull(Exception):
+    """The queue takes no more for now."""
+
+
 class JobSource(Protocol):
     """Durable queues with leases. A claim made twice with one ``claim_id`` returns one element.
 
@@ -57,7 +61,7 @@ class JobSource(Protocol):
         """At start: let go what an earlier process of this worker held; returns how many."""
 
     async def push(self, queue: str, raw: bytes) -> None:
-        """Append at the right, as the producers do."""
+        """Append at the right, as the producers do. Raises ``QueueFull``."""
 
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
         """Move one element under a lease, or ``None`` if the queue is empty."""
@@ -324,7 +328,8 @@ class Journal(Protocol):
     """
 
     async def accept(self, spec: JobSpec, queue: str, claim_id: str | None) -> Known:
-        """Record a job as QUEUED (no claim) or CLAIMED. ``NEW`` and ``QUEUED`` are recorded;
+        """Record a job as QUEUED (no claim) or CLAIMED; an ended one of long ago may be forgotten
+        for it. ``NEW`` and ``QUEUED`` are recorded;
         ``ACTIVE``, ``ENDED`` and ``CONFLICT`` (same id, other digest, or a payload that was refused
         under this id) change nothing."""
 

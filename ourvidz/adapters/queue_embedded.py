@@ -14,7 +14,7 @@ from typing import Literal
 import anyio
 
 from ourvidz.adapters.database import Database
-from ourvidz.ports import Claimed, Clock
+from ourvidz.ports import Claimed, Clock, QueueFull
 
 QUEUE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue_items (
@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS queue_items (
     claim_id TEXT UNIQUE,
     lease_until REAL
 );
+CREATE INDEX IF NOT EXISTS queue_all ON queue_items (queue);
 CREATE INDEX IF NOT EXISTS queue_free ON queue_items (queue, position) WHERE claim_id IS NULL;
 CREATE TABLE IF NOT EXISTS dead_letters (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -36,6 +37,8 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 );
 """
 
+# Elements of one queue: some days of work, and a disk that a broken caller cannot fill.
+_ELEMENTS_MAX = 100_000
 # Dead letters are for a person to read; older ones go, so that a broken producer fills no disk.
 _DEAD_LETTERS_MAX = 10_000
 _DEAD_LETTERS_BYTES_MAX = 256 * 1024 * 1024
@@ -63,9 +66,14 @@ class EmbeddedQueues:
 
     async def push(self, queue: str, raw: bytes) -> None:
         self._side(queue)
-        await self._database.run(
-            lambda c: c.execute("INSERT INTO queue_items (queue, raw) VALUES (?, ?)", (queue, raw))
-        )
+
+        def operation(connection: sqlite3.Connection) -> None:
+            count = "SELECT count(*) FROM queue_items WHERE queue = ?"
+            if connection.execute(count, (queue,)).fetchone()[0] >= _ELEMENTS_MAX:
+                raise QueueFull(f"{queue} holds {_ELEMENTS_MAX} elements, as many as it may")
+            connection.execute("INSERT INTO queue_items (queue, raw) VALUES (?, ?)", (queue, raw))
+
+        await self._database.run(operation)
         self._wake(queue)
 
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:

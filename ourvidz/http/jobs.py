@@ -27,7 +27,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SUBMITTED: dict[int | str, dict[str, Any]] = {
     200: {"model": Job, "description": "Known already, or ended while the caller waited."},
     202: {"model": Job, "description": "Accepted; `Location` is where to look."},
-    **problems(400, 408, 409, 413, 415, 422),
+    **problems(400, 408, 409, 413, 415, 422, 503),
 }
 Prefer = Annotated[
     list[str],

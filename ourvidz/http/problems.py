@@ -21,6 +21,7 @@ from starlette.types import Scope
 
 from ourvidz.errors import OurVidzError, shown
 from ourvidz.jobs import JobError
+from ourvidz.ports import QueueFull
 from ourvidz.service.service import IdConflict, SubmissionInvalid, TooLate
 
 MEDIA_TYPE = "application/problem+json"
@@ -54,7 +55,10 @@ UNSUPPORTED_MEDIA_TYPE = Kind(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be J
 INVALID_PARAMETER = Kind(422, "INVALID_PARAMETER", "A value of the request is not allowed")
 INTERNAL_ERROR = Kind(500, "INTERNAL_ERROR", "The service failed; its log says why", retryable=True)
 BUSY = Kind(503, "BUSY", "Too many requests are being served", retryable=True)
+QUEUE_FULL = Kind(503, "QUEUE_FULL", "The queue takes no more jobs for now", retryable=True)
 
+# A full queue is minutes of work at the least.
+_FULL_SECONDS = "60"
 _BY_STATUS = {kind.status: kind for kind in (NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_LARGE)}
 
 
@@ -103,6 +107,7 @@ def install(api: FastAPI) -> None:
         SubmissionInvalid,
         IdConflict,
         TooLate,
+        QueueFull,
     ):
         api.add_exception_handler(raised, _answer)
 
@@ -117,17 +122,26 @@ def _problem(error: Exception) -> HttpProblem:
             return error
         case SubmissionInvalid():
             return _refused(error.error)
-        case IdConflict():
-            hint = "ask for the job that has this id, or submit under a new one"
-            return HttpProblem(ID_CONFLICT, f"id: {error} is taken", field="id", hint=hint)
-        case TooLate():
-            return HttpProblem(TOO_LATE, str(error))
+        case IdConflict() | TooLate() | QueueFull():
+            return _declined(error)
         case RequestValidationError():
             return _invalid(error)
         case HTTPException():
             return _of_status(error)
         case _:
             raise TypeError(f"not installed for {type(error).__name__}") from error
+
+
+def _declined(error: IdConflict | TooLate | QueueFull) -> HttpProblem:
+    """What the service would do for another id, at another time."""
+    match error:
+        case IdConflict():
+            hint = "ask for the job that has this id, or submit under a new one"
+            return HttpProblem(ID_CONFLICT, f"id: {error} is taken", field="id", hint=hint)
+        case TooLate():
+            return HttpProblem(TOO_LATE, str(error))
+        case QueueFull():
+            return HttpProblem(QUEUE_FULL, str(error), headers={"Retry-After": _FULL_SECONDS})
 
 
 def _refused(error: JobError) -> HttpProblem:

@@ -25,6 +25,7 @@ from support.journals import (
 )
 from support.queues import MovedClock
 
+from ourvidz.adapters import journal as journal_module
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
 from ourvidz.jobs import TRANSITIONS, IllegalTransition, InvalidJob, JobResult, JobState
@@ -289,3 +290,28 @@ async def test_two_at_once_are_told_one_after_the_other(journal: SqliteJournal) 
         for claim_id in ("one", "two", "three"):
             tasks.start_soon(accept, claim_id)
     assert told == [Known.NEW, Known.ACTIVE, Known.ACTIVE]
+
+
+async def test_what_ended_long_ago_is_forgotten(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "ENDED_JOBS_MAX", 2)
+    monkeypatch.setattr(journal_module, "_FORGET_EVERY", 1)
+    owed, parked = await bring_to(journal, S.FAILED), await bring_to(journal, S.FAILED)
+    await journal.answer_failed(f"{parked.id}.failed", "401", park=True)
+    present = await bring_to(journal, S.RUNNING)
+    ended = [await bring_to(journal, S.COMPLETED) for _ in range(4)]
+    for number in range(4):
+        await journal.reject(invalid_of(f"bad {number}"), None, b"")
+    for event in [
+        *(f"{spec.id}.completed" for spec in ended),
+        *(f"bad {n}.failed" for n in range(4)),
+    ]:
+        await journal.answered(event)
+    await journal.accept(spec_of(), QUEUE, None)
+    kept = [spec for spec in ended if await journal.get(spec.id) is not None]
+    assert len(kept) == 2
+    refused = [n for n in range(4) if await journal.rejected(f"bad {n}") is not None]
+    assert len(refused) == 2
+    for spec in (owed, parked, present):
+        assert await journal.get(spec.id) is not None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.queues import LEFT, EmbeddedWorld, embedded
+from support.queues import LEFT, OTHER, EmbeddedWorld, embedded
 
 from ourvidz.adapters import queue_embedded
+from ourvidz.ports import QueueFull
 
 pytestmark = pytest.mark.anyio
 
@@ -34,3 +35,17 @@ async def test_the_oldest_dead_letters_go(
         await refuse(world, b"6" * 1000)
         left = [raw[:1] for _, raw, _ in await world.dead_letters()]
         assert left == ([b"6"] if "BYTES" in name else [b"4", b"5", b"6"])
+
+
+async def test_a_full_queue_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_embedded, "_ELEMENTS_MAX", 3)
+    async with embedded(tmp_path) as world:
+        for raw in (b"a", b"b", b"c"):
+            await world.source.push(LEFT, raw)
+        claimed = await world.source.claim(LEFT, "mine", 60)
+        with pytest.raises(QueueFull, match="left_queue holds 3"):
+            await world.source.push(LEFT, b"d")
+        await world.source.push(OTHER, b"beside")
+        assert claimed is not None
+        await world.source.acknowledge(claimed.claim_id)
+        await world.source.push(LEFT, b"d")

@@ -6,6 +6,8 @@ import pytest
 import structlog
 from support.api import Api, Exchange, problem, running
 
+from ourvidz.ports import QueueFull
+
 pytestmark = pytest.mark.anyio
 
 
@@ -31,6 +33,15 @@ async def test_a_defect_is_answered_without_its_story(api: Api, error: Exception
     assert [line["event"] for line in logs] == ["http_failed", "http_request"]
     assert logs[0]["exc_info"]
     assert logs[1]["status"] == 500
+
+
+async def test_a_full_queue_asks_to_come_again(api: Api) -> None:
+    api.service.defect = QueueFull("chat_queue holds 5 elements, as many as it may")
+    answer = await api.client.post("/jobs", json={})
+    found = problem(answer, 503, "QUEUE_FULL")
+    assert found["retryable"] is True
+    assert found["detail"].startswith("chat_queue holds 5")
+    assert answer.headers["retry-after"] == "60"
 
 
 async def test_each_request_leaves_one_line_without_secrets(api: Api) -> None:
