@@ -140,7 +140,7 @@ def run_demo() -> dict[str, Any]:
     return {
         "passed": done.returncode == 0,
         "seconds": report["seconds"],
-        "jobs": {job["name"]: [job["status"], job["seconds"]] for job in report["jobs"]},
+        "jobs": [[job["type"], job["status"]] for job in report["jobs"]],
     }
 
 

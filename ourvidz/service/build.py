@@ -70,7 +70,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         ports.executor,
         ports.clock,
         settings.service.inbox_events,
-        Runs(ports.source, ports.journal, shared.roster, demands, shared.metrics),
+        Runs(ports.source, ports.journal, shared.roster, demands, shared.metrics, shared.alarms),
         shared.room,
     )
     delivery = _delivery(settings, ports, shared)

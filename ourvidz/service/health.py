@@ -23,6 +23,8 @@ LEASE_LOST: Final = "lease_lost"
 QUEUE_UNAVAILABLE: Final = "queue_unavailable"
 # A delivery met what nobody foresaw and is tried again; silenced when one succeeds.
 DELIVERY_BROKE: Final = "delivery_broke"
+# A component could not be staged or loaded, by its name behind a colon; silenced when it is.
+COMPONENT_FAILED: Final = "component_failed"
 # Callbacks were given up and are kept as dead.
 PARKED_CALLBACKS: Final = "parked_callbacks"
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import structlog
+
 from ourvidz.jobs import JobState
 from ourvidz.ports import JobSource, Journal
 from ourvidz.service.active import Roster
 from ourvidz.service.demand import Demands
-from ourvidz.service.health import Metrics
-from scheduler.messages import Event, PhaseFinished, Settle
+from ourvidz.service.health import COMPONENT_FAILED, Alarms, Metrics
+from scheduler.messages import (
+    Event,
+    LoadFailed,
+    LoadSucceeded,
+    PhaseFinished,
+    Settle,
+    StageFailed,
+)
 from scheduler.types import Lease
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,7 @@ class Runs:
     roster: Roster
     demands: Demands
     metrics: Metrics
+    alarms: Alarms
 
     async def before_run(self, lease: Lease) -> None:
         """A job that kills the process must have been counted before it did."""
@@ -40,6 +52,11 @@ class Runs:
                 self.demands.observe(job.spec.works[job.part], phase, seconds)
 
     def after_move(self, event: Event) -> None:
+        if isinstance(event, StageFailed | LoadFailed):
+            log.error("component_failed", component=event.component, reason=event.detail)
+            self.alarms.ring(f"{COMPONENT_FAILED}:{event.component}")
+        elif isinstance(event, LoadSucceeded):
+            self.alarms.silence(f"{COMPONENT_FAILED}:{event.component}")
         self.metrics.component_moves.labels(type(event).__name__).inc()
 
     def on_settle(self, settle: Settle) -> None:

@@ -56,13 +56,14 @@ def _in_thread(root: Path, device: FakeDevice, **flags: Any) -> Iterator[Served]
         yield served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service whose jobs take no time."""
+    """A service whose jobs take no time. It ends with the module: it logs on a thread of its own,
+    and other tests read the logs."""
     yield from _in_thread(tmp_path_factory.mktemp("served"), FakeDevice())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service whose jobs run until they are cancelled."""
     device = FakeDevice(step_seconds=FOR_EVER)

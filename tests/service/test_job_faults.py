@@ -125,6 +125,7 @@ async def test_a_checkpoint_that_cannot_be_read_fails_its_own_jobs(open_house: O
         error = error_of(await house.run("w", "wan_generate"))
         assert error["code"] == "MODEL_LOAD_ERROR"
         assert "no such file" in error["message"]
+        assert "component_failed:wan.transformer" in house.service.health()["alarms"]
         await fine(house)
         await fine(house, "text", "enhance_instruct")
         assert error_of(await house.run("w2", "wan_generate"))["code"] == "MODEL_LOAD_ERROR"

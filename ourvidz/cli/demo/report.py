@@ -20,11 +20,9 @@ def job_report(
     metrics = resource["metrics"]
     return {
         "id": watched.job.id,
-        "name": watched.job.name,
         "type": resource["type"],
         "status": resource["status"],
-        "seconds": watched.seconds,
-        "seed": output.get("seed"),
+        "seed": (resource["input"] or {}).get("seed"),
         "text": output.get("text"),
         "error": resource["error"],
         "steps_done": metrics.get("steps_done", 0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,18 @@ _LIMIT_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """``report`` is the JSON object, ``problems`` what is wrong by job."""
+    """``report`` is the JSON object, ``problems`` what is wrong by job; ``evictions`` counts the
+    components that had to make room, and ``store`` is where the files lie."""
 
     report: Mapping[str, Any]
+    watched: Sequence[Watched]
     problems: Mapping[str, list[str]]
+    evictions: int
+    store: Path
 
     @property
     def passed(self) -> bool:
-        return self.report["evictions"] > 0 and not any(self.problems.values())
+        return self.evictions > 0 and not any(self.problems.values())
 
 
 def demo(path: Path | None, as_json: bool) -> int:
@@ -50,15 +54,15 @@ def demo(path: Path | None, as_json: bool) -> int:
     if as_json:
         print(orjson.dumps(result.report).decode())
     else:
-        console.print(table(result.report["jobs"], result.problems))
-        console.print(_summary(result.report))
+        console.print(table(result.watched, result.report["jobs"], result.problems))
+        console.print(_summary(result))
     return 0 if result.passed else 1
 
 
-def _summary(report: Mapping[str, Any]) -> str:
+def _summary(result: DemoResult) -> str:
     return (
-        f"{report['seconds']:.1f} s, {report['evictions']} components evicted to make room, "
-        f"files under {report['store']}"
+        f"{result.report['seconds']:.1f} s, {result.evictions} components evicted to make room, "
+        f"files under {result.store}"
     )
 
 
@@ -85,13 +89,8 @@ async def _demo(path: Path | None, console: Console) -> DemoResult:
         one.job.name: list(complaints(one.job, report))
         for one, report in zip(watched.values(), reports, strict=True)
     }
-    report = {
-        "seconds": round(anyio.current_time() - started, 3),
-        "store": str(store),
-        "evictions": evictions,
-        "jobs": reports,
-    }
-    return DemoResult(report, problems)
+    report = {"seconds": round(anyio.current_time() - started, 3), "jobs": reports}
+    return DemoResult(report, list(watched.values()), problems, evictions, store)
 
 
 def _count(service: Service, event: str) -> int:

@@ -38,17 +38,21 @@ async def show_progress(console: Console, watched: Sequence[Watched]) -> None:
             await anyio.sleep(_REFRESH_SECONDS)
 
 
-def table(reports: Sequence[Mapping[str, Any]], problems: Mapping[str, Sequence[str]]) -> Table:
+def table(
+    watched: Sequence[Watched],
+    reports: Sequence[Mapping[str, Any]],
+    problems: Mapping[str, Sequence[str]],
+) -> Table:
     """Job, status, seconds, files, seed."""
     found = Table("job", "type", "status", "seconds", "files", "seed", "remarks")
-    for report in reports:
+    for one, report in zip(watched, reports, strict=True):
         error = report["error"]
-        remarks = "; ".join(problems[report["name"]]) or (error["code"] if error else "")
+        remarks = "; ".join(problems[one.job.name]) or (error["code"] if error else "")
         found.add_row(
-            report["name"],
+            one.job.name,
             report["type"],
             report["status"],
-            f"{report['seconds']:.1f}",
+            f"{one.seconds:.1f}",
             str(len(report["assets"])),
             "" if report["seed"] is None else str(report["seed"]),
             remarks,
