@@ -165,6 +165,26 @@ async def test_the_element_is_held_until_the_answer_is_there(
         assert await house.elements() == 0
 
 
+async def test_a_newer_claim_holds_what_is_being_delivered(open_house: OpenHouse) -> None:
+    hold = Hold()
+    async with open_house(**QUIET) as house:
+        staged(house, lambda _: hold.wait())
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        (first,) = house.service.leases.held()
+        await house.source.hand_back(first)  # as the reaper does with an expired lease
+        await house.push("sdxl_queue", payload("bad", steps=9999))
+        await house.ended("bad")  # so the element before it has been dealt with
+        (second,) = house.service.leases.held()
+        assert second != first
+        assert await house.source.renew([second], 60) == frozenset()
+        assert await house.elements() == 1
+        hold.release()
+        assert (await house.ended("a"))["status"] == "completed"
+        await house.quiet()
+        assert house.starts("a") == 3
+
+
 @pytest.mark.parametrize("answer", [401, 400, 404])
 async def test_a_refused_callback_is_parked_with_an_alarm(
     open_house: OpenHouse, receiver: Receiver, answer: int

@@ -80,6 +80,16 @@ async def test_a_queue_holds_so_many_claims_and_takes_the_next_at_once(
         await house.quiet()
 
 
+async def test_what_starts_nothing_gives_its_place_back(open_house: OpenHouse) -> None:
+    async with open_house(**{"queues.sdxl_queue.claims_max": 1}) as house:
+        await house.run("a")
+        await house.quiet()
+        for element in (payload("a"), payload("a", prompt="another"), b"not JSON", payload("a")):
+            await house.push("sdxl_queue", element)
+        assert (await house.run("b"))["status"] == "completed"
+        await house.quiet()
+
+
 @pytest.mark.parametrize(("side", "order"), [("left", "abcd"), ("right", "dcba")])
 async def test_the_side_that_is_taken_from(open_house: OpenHouse, side: str, order: str) -> None:
     device = SteppedDevice()
