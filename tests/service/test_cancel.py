@@ -184,6 +184,35 @@ async def test_while_its_images_are_written(
         await others_go_on(house)
 
 
+async def test_what_is_not_written_yet_is_dropped(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, written = Hold(), list[int]()
+    image = SpoolRenderer.image
+
+    async def slow(self: SpoolRenderer, part: Part, produced: ImageProduced) -> Asset:
+        written.append(produced.index)
+        await hold.wait()
+        return await image(self, part, produced)
+
+    monkeypatch.setattr(SpoolRenderer, "image", slow)
+    device = SteppedDevice()
+    decoding = device.hold("a", "decode", 3)
+    async with open_house(device) as house:
+        await house.push("sdxl_queue", payload("a", batch_size=5))
+        await decoding.reached()
+        await hold.reached()
+        await house.service.cancel(job_id("a"))
+        job = house.service.roster.get(UUID(job_id("a")))
+        assert job is not None
+        while job.scheduled:
+            await job.moved.ticket.wait()
+        await anyio.wait_all_tasks_blocked()
+        hold.release()
+        await cancelled(house, "a")
+        assert written == [0]
+
+
 async def test_too_late_once_its_files_are_made(open_house: OpenHouse) -> None:
     hold = Hold()
     async with open_house() as house:

@@ -153,6 +153,7 @@ class House:
         assert not snapshot["running"]
         assert not snapshot["waiting"]
         assert not self.service.leases.held()
+        assert self.device._runs == self.device._planned == self.device._controls == {}
         spool = self.root / "data" / "spool"
         assert not spool.exists() or not list(spool.iterdir())
 
