@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.turns import turns
 
 from ourvidz.adapters import database as module
 from ourvidz.adapters.database import Database
@@ -85,7 +86,7 @@ async def test_what_waits_together_is_one_transaction(database: Database, tmp_pa
         before = reader.execute(version).fetchone()[0]
         for value in "abcdef":
             tasks.start_soon(database.run, insert(value))
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         blocked.release()
     # The reader's number grows by one for each commit of another connection.
     assert reader.execute(version).fetchone()[0] == before + 1
@@ -114,7 +115,7 @@ async def test_one_that_fails_harms_no_other_of_its_batch(database: Database) ->
         await anyio.to_thread.run_sync(blocked.began.wait, 20)
         for value in ("a", "bad", "b", "c"):
             tasks.start_soon(run, value)
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         blocked.release()
     assert isinstance(outcomes.pop("bad"), KeyError)
     assert all(isinstance(outcome, int) for outcome in outcomes.values())
@@ -141,7 +142,7 @@ async def test_a_transaction_that_is_lost_is_lost_for_every_caller(database: Dat
         tasks.start_soon(run, insert("a"))
         tasks.start_soon(run, lambda c: c.execute("INSERT INTO child VALUES (99)"))
         tasks.start_soon(run, insert("b"))
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         blocked.release()
     assert len(errors) == 3
     assert all(isinstance(error, sqlite3.IntegrityError) for error in errors)
@@ -166,7 +167,7 @@ async def test_a_full_disk_reaches_every_caller_and_passes(database: Database) -
         await anyio.to_thread.run_sync(blocked.began.wait, 20)
         for value in ("a" * 100_000, "b"):
             tasks.start_soon(run, value)
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         blocked.release()
     assert any("full" in error for error in errors)
     await database.run(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
@@ -234,7 +235,7 @@ async def test_a_caller_that_gives_up_in_time_does_not_happen(database: Database
         await anyio.to_thread.run_sync(blocked.began.wait, 20)
         async with anyio.create_task_group() as waiting:
             waiting.start_soon(database.run, insert("given up"))
-            await anyio.wait_all_tasks_blocked()
+            await turns()
             waiting.cancel_scope.cancel()
         tasks.start_soon(database.run, insert("kept"))
         blocked.release()
@@ -266,9 +267,9 @@ async def test_closing_finishes_what_is_queued(tmp_path: Path) -> None:
         await anyio.to_thread.run_sync(blocked.began.wait, 20)
         for number in range(600):  # more than one group
             tasks.start_soon(run, str(number))
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         tasks.start_soon(database.aclose)
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         with pytest.raises(RuntimeError, match="not open"):
             await database.run(insert("too late"))
         blocked.release()

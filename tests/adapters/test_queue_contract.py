@@ -9,6 +9,7 @@ from uuid import uuid4
 import anyio
 import pytest
 from support.queues import LEFT, OTHER, RIGHT, QueueWorld, embedded
+from support.turns import turns
 
 from ourvidz.ports import Claimed, JobSource
 
@@ -274,7 +275,7 @@ async def test_whatever_becomes_free_wakes_who_waits(world: QueueWorld, how: str
     with anyio.fail_after(LONG):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(consume)
-            await anyio.wait_all_tasks_blocked()
+            await turns()
             if held is None:
                 await fill(source, LEFT, "a")
             elif how == "reap":

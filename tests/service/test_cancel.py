@@ -207,7 +207,7 @@ async def test_what_is_not_written_yet_is_dropped(
         assert job is not None
         while job.scheduled:
             await job.moved.ticket.wait()
-        await anyio.wait_all_tasks_blocked()
+        await house.barrier()
         hold.release()
         await cancelled(house, "a")
         assert written == [0]
@@ -255,7 +255,7 @@ async def test_too_late_while_its_end_is_written_down(open_house: OpenHouse) -> 
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel)
-            await anyio.wait_all_tasks_blocked()
+            await house.barrier()
             hold.release()
         assert outcomes == ["too late"]
         assert (await house.ended("a"))["status"] == "completed"
@@ -277,7 +277,7 @@ async def test_claimed_and_not_opened_yet(open_house: OpenHouse) -> None:
         await hold.reached()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(house.service.cancel, job_id("a"))
-            await anyio.wait_all_tasks_blocked()
+            await house.barrier()
             hold.release()
         await cancelled(house, "a")
         assert house.starts("a") == 0

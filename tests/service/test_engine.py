@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.turns import turns
 
 from ourvidz.adapters.device_fake import FakeDevice
 from ourvidz.service.engine import Engine
@@ -179,7 +180,7 @@ async def test_arrivals_under_way_use_up_credit() -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(3):  # the last one waits for room
             tasks.start_soon(engine.put, m.JobArrived(demand(str(number), "a")))
-            await anyio.wait_all_tasks_blocked()
+            await turns()
         assert engine.credit() == 1
         tasks.cancel_scope.cancel()
     assert engine.credit() == 2, "the one that gave up is not on its way any more"
@@ -232,11 +233,11 @@ async def test_an_event_that_comes_first_rearms_the_timer() -> None:
     now = anyio.current_time()
     scheduler = Timed(now + 600, now - 1, None)
     async with engine_over(scheduler, Scripted()) as engine:
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         assert scheduler.handled == []
         await engine.put(m.CancelRequested("x"))
         assert await handled(scheduler, 2) == [m.CancelRequested("x"), m.TimeReached()]
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         assert len(scheduler.handled) == 2
 
 

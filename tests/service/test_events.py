@@ -6,6 +6,7 @@ from uuid import UUID
 
 import anyio
 import pytest
+from support.turns import turns
 
 from ourvidz.service import events as module
 from ourvidz.service.events import EventLog, Events
@@ -81,7 +82,7 @@ async def test_a_follower_may_leave_at_any_time() -> None:
     log = EventLog()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ids, log, 0)
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         tasks.cancel_scope.cancel()
     log.publish("end", {})
     assert await ids(log, 0) == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from support.turns import turns
 
 from ourvidz.service.inbox import Inbox
 from scheduler.messages import CancelRequested, Evicted, PhaseFinished, StepReached
@@ -58,14 +59,14 @@ async def test_a_full_inbox_holds_requests_back_and_takes_terminal_events() -> N
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(request, "c")
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         tasks.start_soon(request, "d")
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         for number in range(100):
             inbox.put_terminal(PhaseFinished(lease(number), 0))
         assert put == []
         assert await inbox.get() == CancelRequested("a")
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         assert put == ["c"], "in the order in which they asked"
         rest = [await inbox.get() for _ in range(102)]
         assert rest[0] == CancelRequested("b")
@@ -89,7 +90,7 @@ async def test_a_request_that_is_given_up_leaves_no_trace() -> None:
     await inbox.put(CancelRequested("a"))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(inbox.put, CancelRequested("b"))
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         tasks.cancel_scope.cancel()
     assert await inbox.get() == CancelRequested("a")
     assert len(inbox) == 0
@@ -102,7 +103,7 @@ async def test_a_wait_that_is_given_up_loses_no_event() -> None:
     inbox = Inbox(8)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(inbox.get)
-        await anyio.wait_all_tasks_blocked()
+        await turns()
         inbox.put_terminal(Evicted("c"))
         tasks.cancel_scope.cancel()  # in the same turn of the loop
     with anyio.fail_after(LIMIT):

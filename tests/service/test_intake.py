@@ -69,7 +69,7 @@ async def test_a_queue_holds_so_many_claims_and_takes_the_next_at_once(
             await house.push("sdxl_queue", payload(str(number)))
         await hold.reached()
         await house.reached("1", "queued")
-        await anyio.wait_all_tasks_blocked()
+        await house.barrier()
         assert house.service.roster.held("sdxl_queue") == 2
         assert len(house.service.roster) == 2
         await house.push("chat_queue", payload("c", "enhance_base"))

@@ -17,6 +17,7 @@ from uuid import UUID, uuid5
 import anyio
 import orjson
 from anyio.abc import TaskStatus
+from support.turns import turns
 
 from ourvidz.adapters.device_fake import FakeDevice
 from ourvidz.adapters.queue_embedded import EmbeddedQueues
@@ -156,6 +157,12 @@ class House:
         assert self.device._runs == self.device._planned == self.device._controls == {}
         spool = self.root / "data" / "spool"
         assert not spool.exists() or not list(spool.iterdir())
+
+    async def barrier(self) -> None:
+        """Return once what every task was about to ask of the database has been answered."""
+        for _ in range(3):
+            await turns()
+            await self.elements()
 
     async def elements(self) -> int:
         """How many elements the queues hold, claimed or not."""
