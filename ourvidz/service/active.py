@@ -38,8 +38,9 @@ class ActiveJob:
     steps done in that phase; ``stop_step`` is ``steps_done`` when the stop was asked for.
 
     ``scheduled`` from the moment its part is on the way to the scheduler until it is settled.
-    ``exhausted`` if it may not be started again: its runs were cut off too often. ``decided`` once
-    it is certain how the job leaves, which is then being written down; ``left`` when it has.
+    ``ran`` when the last part has been. ``exhausted`` if it may not be started again: its runs were
+    cut off too often. ``decided`` once it is certain how the job leaves, which is then being
+    written down; ``left`` when it has.
     """
 
     spec: JobSpec
@@ -51,6 +52,7 @@ class ActiveJob:
     phase: int = 0
     step: int = 0
     scheduled: bool = False
+    ran: bool = False
     exhausted: bool = False
     decided: bool = False
     stop: StopReason | None = None
@@ -212,4 +214,5 @@ class Roster:
 
     def preparing(self) -> int:
         """Claims that may still need the scheduler's credit and do not use it yet."""
-        return sum(self._held.values()) - sum(job.scheduled for job in self._jobs.values())
+        jobs = self._jobs.values()
+        return sum(self._held.values()) - sum(job.scheduled or job.ran for job in jobs)

@@ -194,6 +194,7 @@ class Flow:
                 job.part, job.phase, job.step = index, 0, 0
                 ready = _with_prompt(work, produced.text) if index else work
                 await self._run_part(job, ready, references, spool)
+            job.ran = True
         result = produced.result(job)
         self.metrics.job_seconds.labels(job.spec.requested_type).observe(result.generation_seconds)
         return result

@@ -43,7 +43,6 @@ class Intake:
     room: Signal
     alarms: Alarms
     _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    _ended: anyio.Event = field(default_factory=anyio.Event)
 
     async def run(self, jobs: TaskGroup) -> None:
         """Consume every queue until ``stop``; each job becomes a task of ``jobs``."""
@@ -51,13 +50,11 @@ class Intake:
             async with anyio.create_task_group() as consumers:
                 for name in self.queues:
                     consumers.start_soon(self._consume, name, jobs)
-        self._ended.set()
 
-    async def stop(self) -> None:
-        """Claim nothing more. Returns once a claim that was under way has become a job or come to
-        nothing."""
+    def stop(self) -> None:
+        """Claim nothing more. A claim that is under way counts in the roster until it has come to
+        nothing or its job has ended."""
         self._scope.cancel()
-        await self._ended.wait()
 
     async def _consume(self, queue: str, jobs: TaskGroup) -> None:
         while True:

@@ -253,12 +253,12 @@ class Service:
         self.draining = True
         limit = self.settings.service.drain_seconds
         log.info("drain_started", jobs=len(self.roster), seconds=limit)
+        self.intake.stop()
         self.roster.drain()
         with anyio.move_on_after(limit):
             for job in self.roster:
                 if job.state is not JobState.RUNNING:
                     await self.stop_job(job, "drain")
-            await self.intake.stop()
             await self._idle(deliveries=True)
         with anyio.move_on_after(_CANCEL_SECONDS):
             for job in self.roster:

@@ -79,10 +79,23 @@ async def test_terminal_events_give_no_room_that_was_not_taken() -> None:
     inbox = Inbox(1)
     inbox.put_terminal(Evicted("c"))
     await inbox.get()
-    await inbox.put(CancelRequested("a"))
-    with anyio.move_on_after(0) as scope:
-        await inbox.put(CancelRequested("b"))
-    assert scope.cancelled_caught
+    async with anyio.create_task_group() as tasks:
+        for job in "ab":
+            tasks.start_soon(inbox.put, CancelRequested(job))
+        await turns()
+        assert len(inbox) == 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_an_empty_inbox_lets_the_engine_rest() -> None:
+    inbox = Inbox(8)
+    inbox.put_terminal(Evicted("c"))
+    await inbox.get()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(inbox.get)
+        await turns()
+        assert not inbox._ready.is_set(), "it would turn round and round"
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_request_that_is_given_up_leaves_no_trace() -> None:

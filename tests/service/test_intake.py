@@ -10,9 +10,11 @@ from uuid import UUID
 import anyio
 import pytest
 from support.house import House, OpenHouse, job_id, payload
-from support.stage import SteppedDevice
+from support.stage import Hold, SteppedDevice
 
-from ourvidz.ports import Claimed
+from ourvidz.adapters.spool import SpoolRenderer
+from ourvidz.jobs import Asset
+from ourvidz.ports import Claimed, ImageProduced, Part
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +79,26 @@ async def test_a_queue_holds_so_many_claims_and_takes_the_next_at_once(
         hold.release()
         for number in range(12):
             await house.ended(str(number))
+        await house.quiet()
+
+
+async def test_what_is_being_written_keeps_no_job_from_the_device(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, image = Hold(), SpoolRenderer.image
+
+    async def slow(self: SpoolRenderer, part: Part, produced: ImageProduced) -> Asset:
+        if str(part.spec.id) == job_id("a"):
+            await hold.wait()
+        return await image(self, part, produced)
+
+    monkeypatch.setattr(SpoolRenderer, "image", slow)
+    async with open_house(**{"scheduler.waiting_jobs_max": 1}) as house:
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        assert (await house.run("b"))["status"] == "completed"
+        hold.release()
+        assert (await house.ended("a"))["status"] == "completed"
         await house.quiet()
 
 

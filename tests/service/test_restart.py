@@ -292,7 +292,7 @@ async def test_an_invalid_job_is_answered_after_a_crash(
 
 async def test_a_submission_that_reached_only_the_queue_is_run(open_house: OpenHouse) -> None:
     async with open_house() as house:
-        await house.service.intake.stop()
+        house.service.intake.stop()
         await house.push("sdxl_queue", payload("a"))  # the crash came before the journal's row
         house.kill()
     async with open_house() as house:
