@@ -32,7 +32,6 @@ WORKS: dict[str, Work] = {"sdxl": IMAGES, "wan": VIDEO, "qwen": TEXT}
 
 @pytest.fixture(scope="module")
 async def executor(tiny_root: Path) -> DeviceExecutor:
-    logs.configure("json", "error", log_prompts=False)  # the default draws tracebacks, slowly
     make_tiny(tiny_root)
     return await open_executor(models(tiny_root))
 
@@ -45,6 +44,7 @@ async def undisturbed(executor: DeviceExecutor) -> dict[str, list[Any]]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(executor: DeviceExecutor) -> Any:
+    logs.configure("json", "error", log_prompts=False)  # the default draws tracebacks, slowly
     yield
     assert executor._plans == executor._runs == executor._controls == {}
 
