@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 from support.queues import LEFT, OTHER, EmbeddedWorld, embedded
+from support.turns import turns
 
 from ourvidz.adapters import queue_embedded
 from ourvidz.ports import QueueFull
@@ -49,3 +51,31 @@ async def test_a_full_queue_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert claimed is not None
         await world.source.acknowledge(claimed.claim_id)
         await world.source.push(LEFT, b"d")
+
+
+async def test_who_waits_looks_once_for_each_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may have been quicker; then it waits again, and does not turn round and round."""
+    async with embedded(tmp_path) as world:
+        assert isinstance(world, EmbeddedWorld)
+        source, looks = world.source, 0
+        depth = source.depth
+
+        async def counting(queue: str) -> int:
+            nonlocal looks
+            looks += 1
+            return await depth(queue)
+
+        monkeypatch.setattr(source, "depth", counting)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(source.wait, LEFT, 600)
+            for _ in range(3):
+                await turns()
+                await depth(LEFT)
+                source._wake(LEFT)
+            for _ in range(10):
+                await turns()
+                await depth(LEFT)
+            tasks.cancel_scope.cancel()
+        assert looks == 4
