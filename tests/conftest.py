@@ -24,10 +24,16 @@ def logging_as_it_was() -> Iterator[None]:
     """What a test configures is undone, so that tests may run in any order."""
     before = structlog.get_config()
     known = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    state = [(x, x.handlers[:], x.level, x.propagate, x.disabled) for x in known]
+    state = [(logger, logger.handlers[:], _set_up(logger)) for logger in known]
     yield
     structlog.configure(**before)
-    for logger, handlers, level, propagate, disabled in state:
-        logger.handlers[:] = handlers
-        logger.setLevel(level)
-        logger.propagate, logger.disabled = propagate, disabled
+    for logger, handlers, (level, propagate, disabled) in state:
+        if logger.handlers != handlers:
+            logger.handlers[:] = handlers
+        if _set_up(logger) != (level, propagate, disabled):
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
+
+
+def _set_up(logger: logging.Logger) -> tuple[int, bool, bool]:
+    return logger.level, logger.propagate, logger.disabled

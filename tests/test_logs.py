@@ -52,6 +52,13 @@ def raised(error: Exception) -> Exception:
 
 
 @pytest.fixture(autouse=True)
+def libraries_speak_up() -> None:
+    """Another test may have imported them, quieted as a service quiets them."""
+    for name in ("transformers", "diffusers"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
 def untouched_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
