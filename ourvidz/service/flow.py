@@ -138,6 +138,9 @@ class Flow:
             await self.source.acknowledge(superseded)
 
     async def _live(self, claimed: Claimed, spec: JobSpec) -> str | None:
+        # It was handed back a moment ago, and this is another element of it.
+        while (leaving := self.roster.get(spec.id)) is not None:
+            await leaving.left.wait()
         with self.roster.open(spec, claimed) as job:
             result = await self._result(job)
             job.decided = True

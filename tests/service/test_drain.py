@@ -134,6 +134,45 @@ async def test_a_claim_that_is_under_way_is_not_lost(open_house: OpenHouse) -> N
     await finishes(open_house, "a")
 
 
+async def test_a_job_goes_back_while_another_element_of_it_is_claimed(
+    open_house: OpenHouse,
+) -> None:
+    device, claiming, handing = SteppedDevice(), Hold(), Hold()
+    running = device.hold("running", "denoise")
+    async with open_house(device) as house:
+        await house.push("sdxl_queue", payload("running"))
+        await running.reached()
+        await house.push("sdxl_queue", payload("a"))
+        await house.reached("a", "queued")
+        claim, hand_back = house.source.claim, house.source.hand_back
+
+        async def slow_claim(queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
+            claimed = await claim(queue, claim_id, lease_seconds)
+            if claimed is not None:
+                await claiming.wait()
+            return claimed
+
+        async def slow_hand_back(claim_id: str) -> None:
+            await handing.wait()
+            await hand_back(claim_id)
+
+        house.source.claim = slow_claim  # type: ignore[method-assign]
+        house.source.hand_back = slow_hand_back  # type: ignore[method-assign]
+        await house.push("sdxl_queue", payload("a"))
+        await claiming.reached()
+        await house.drain()
+        await handing.reached()
+        assert await house.state("a") is JobState.QUEUED
+        claiming.release()
+        await house.barrier()
+        handing.release()
+        running.release()
+        await house.drained()
+        assert await house.state("a") is JobState.QUEUED
+        assert await house.elements() == 2
+    await finishes(open_house, "a")
+
+
 async def test_a_job_that_waits_for_its_reference_goes_back(open_house: OpenHouse) -> None:
     hold = Hold()
     async with open_house() as house:
