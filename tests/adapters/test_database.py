@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -326,14 +325,25 @@ async def test_what_is_no_database_is_said_so_and_lets_go(tmp_path: Path) -> Non
     await again.aclose()
 
 
-async def test_an_opening_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
-    database = Database(tmp_path / "test.db")
-    opening = asyncio.create_task(database.open(SCHEMA))
-    while not [t for t in threading.enumerate() if t.name == "database"]:
-        await anyio.lowlevel.checkpoint()
-    opening.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await opening
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_an_opening_that_is_cancelled_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on, connect = threading.Event(), threading.Event(), module._connect
+
+    def slow(*args: Any) -> Any:
+        began.set()
+        assert go_on.wait(20)
+        return connect(*args)
+
+    monkeypatch.setattr(module, "_connect", slow)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Database(tmp_path / "test.db").open, SCHEMA)
+        await anyio.to_thread.run_sync(began.wait, 20)
+        tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await turns()
+        go_on.set()
     assert not [t for t in threading.enumerate() if t.name == "database"]
     again = Database(tmp_path / "test.db")
     await again.open(SCHEMA)
