@@ -220,6 +220,7 @@ async def test_a_cancel_within_a_step(
 async def test_requests_that_name_nobody_are_ignored(executor: DeviceExecutor) -> None:
     executor.request(m.Cancel(Lease(1, "nobody", 0)))
     executor.request(m.Pause(Lease(1, "nobody", 0)))
+    assert executor._controls == {}, "nobody would ever forget them"
     executor.forget("nobody")
     bench = Bench(executor, TEXT)
     await bench.begin()

@@ -313,5 +313,6 @@ async def test_what_ended_long_ago_is_forgotten(
     assert len(kept) == 2
     refused = [n for n in range(4) if await journal.rejected(f"bad {n}") is not None]
     assert len(refused) == 2
+    assert await journal.rejected("bad and owed") is not None
     for spec in (owed, parked, present):
         assert await journal.get(spec.id) is not None
