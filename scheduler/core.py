@@ -236,7 +236,7 @@ class Scheduler:
         working = self._index.ledger.device.free if job.alone else job.current.working_bytes
         run = Run(lease, job, self._now, resumed, job.step)
         self._index.begin(run, working)
-        self._commands.append(m.Resume(lease) if resumed else m.Start(lease))
+        self._commands.append((m.Resume if resumed else m.Start)(lease, lease.id))
 
     def _pause(self, run: Run) -> None:
         if not run.pausing and not run.cancelling:

@@ -7,15 +7,21 @@ answered by exactly one terminal event:
 =============================  ================================================================
 command                        terminal event, exactly one of
 =============================  ================================================================
-``Stage``                      ``StageSucceeded``, ``StageFailed``
-``Load``                       ``LoadSucceeded``, ``LoadFailed``
+``Stage``                      ``StageSucceeded``, ``StageFailed``, ``Aborted``
+``Load``                       ``LoadSucceeded``, ``LoadFailed``, ``Aborted``
 ``Evict``                      ``Evicted``
 ``Unstage``                    ``Unstaged``
 ``Start``, ``Resume``          ``PhaseFinished``, ``Paused``, ``RunCancelled``, ``RunFailed``
 =============================  ================================================================
 
-``Pause`` and ``Cancel`` are requests to the run that a lease names: they have no terminal event
-of their own, they hasten that run's. ``Settle`` tells the shell that a job has left the scheduler.
+``Pause`` and ``Cancel`` are requests to the run that a lease names, ``Abort`` to a stage or load on
+its way: they have no terminal event of their own, they hasten that one's. ``Settle`` tells the shell
+that a job has left the scheduler.
+
+Several jobs may share a run: their ``Start`` or ``Resume`` commands name the same ``run``, and each
+has its own lease and its own terminal event. ``starters`` commands for one run are issued in the
+same moment, and it begins when all of them have come. A command with one starter joins the run at
+its next step boundary if that still goes on, and is a run by itself if it does not.
 """
 
 from __future__ import annotations
@@ -60,6 +66,8 @@ class Start:
     """Run one phase from its beginning."""
 
     lease: Lease
+    run: int
+    starters: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,8 @@ class Resume:
     """Go on with a phase that a ``Paused`` ended."""
 
     lease: Lease
+    run: int
+    starters: int = 1
 
 
 # Requests and notices, without a terminal event --------------------------------------------------
@@ -84,6 +94,13 @@ class Cancel:
     """Ask a run to stop as soon as it can and drop its state."""
 
     lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Ask a ``Stage`` or ``Load`` on its way to stop: what it brings is not wanted any more."""
+
+    component: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +174,13 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Aborted:
+    """Ends a ``Stage`` or ``Load`` that was asked to stop; the component is where it was."""
+
+    component: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evicted:
     component: str
 
@@ -206,9 +230,9 @@ class RunCancelled:
 class RunFailed:
     """Ends a ``Start`` or ``Resume`` with an error.
 
-    After OUT_OF_MEMORY the shell still holds the job's state, as of the run's beginning or of any
-    later step boundary: the same command comes once more, with the device to itself. Any other
-    fault ends the job.
+    After OUT_OF_MEMORY and SHARED the shell still holds the job's state, as of the run's beginning
+    or of any later step boundary: the same command comes once more, for this job alone, after
+    OUT_OF_MEMORY with the device to itself. Any other fault ends the job.
     """
 
     lease: Lease
@@ -216,7 +240,7 @@ class RunFailed:
     detail: str
 
 
-Command = Stage | Load | Evict | Unstage | Start | Resume | Pause | Cancel | Settle
+Command = Stage | Load | Evict | Unstage | Start | Resume | Pause | Cancel | Abort | Settle
 Event = (
     JobArrived
     | CancelRequested
@@ -226,6 +250,7 @@ Event = (
     | StageFailed
     | LoadSucceeded
     | LoadFailed
+    | Aborted
     | Evicted
     | Unstaged
     | StepReached

@@ -53,14 +53,42 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """With whom a phase may run together: phases of other jobs with the same ``key``.
+
+    ``units`` is what this job brings (a text 1, an image job its images); a run takes at most
+    ``units_max``. A step of ``n`` units takes ``(n / units) ** exponent`` times as long as the
+    phase's own. With ``mid_phase`` a job may join at any step boundary, else only those that have
+    done the same steps run together.
+    """
+
+    key: str
+    units: int
+    units_max: int
+    exponent: float
+    mid_phase: bool
+
+    def __post_init__(self) -> None:
+        _require(bool(self.key), "sharing.key", self.key, "a name")
+        _finite(self.units, f"sharing {self.key}: units", 1)
+        _finite(self.units_max, f"sharing {self.key}: units_max", 1)
+        _finite(self.exponent, f"sharing {self.key}: exponent", 0)
+
+    def factor(self, units: int) -> float:
+        """How much longer a step of so many units takes than one of this job alone."""
+        return float((units / self.units) ** self.exponent)
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
     """A stretch of work that needs these components together.
 
     ``working_bytes`` are the activations' peak for this job's shape, on top of the weights;
-    ``seconds`` is the expected duration of the whole phase, ``steps`` its step boundaries.
-    ``state_bytes_max`` bounds what the job carries on the device at any of the phase's step
-    boundaries and at its end; ``None`` stands for what it carried into the phase plus
-    ``working_bytes``. A tighter bound lets more jobs be begun at the same time.
+    ``seconds`` is the expected duration of the whole phase when it runs alone, ``seconds_p90`` its
+    90th percentile where that is known, ``steps`` its step boundaries. ``state_bytes_max`` bounds
+    what the job carries on the device at any of the phase's step boundaries and at its end;
+    ``None`` stands for what it carried into the phase plus ``working_bytes``. A tighter bound lets
+    more jobs be begun at the same time. ``sharing`` is ``None`` where it must run alone.
     """
 
     name: str
@@ -69,6 +97,8 @@ class Phase:
     seconds: float
     steps: int
     state_bytes_max: int | None = None
+    sharing: Sharing | None = None
+    seconds_p90: float | None = None
 
     def __post_init__(self) -> None:
         where = f"phase {self.name}: "
@@ -77,6 +107,8 @@ class Phase:
         _finite(self.steps, where + "steps", 0)
         if self.state_bytes_max is not None:
             _finite(self.state_bytes_max, where + "state_bytes_max", 0)
+        if self.seconds_p90 is not None:
+            _finite(self.seconds_p90, where + "seconds_p90", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +212,10 @@ class Outcome(Enum):
 
 
 class Fault(Enum):
-    """Why a command failed, as far as the scheduler must know."""
+    """Why a command failed, as far as the scheduler must know. SHARED: a step that several jobs
+    took together failed, and nobody knows yet which of them is to blame."""
 
+    SHARED = "shared"
     OUT_OF_MEMORY = "out_of_memory"
     LOAD = "load"
     RUN = "run"

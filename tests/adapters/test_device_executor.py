@@ -157,7 +157,7 @@ async def test_a_paused_run_goes_on_as_if_it_had_not_been(
             await bench.bring_in(index)
             # The request arrives while the step is being computed.
             stepping.before = lambda _, lease=lease: executor.request(m.Pause(lease))
-            command = m.Start(lease) if step == 0 else m.Resume(lease)
+            command = m.Start(lease, lease.id) if step == 0 else m.Resume(lease, lease.id)
             event = await executor.execute(command)
             await bench.clear()
             if isinstance(event, m.PhaseFinished):
@@ -177,11 +177,11 @@ async def test_a_pause_before_the_first_step(executor: DeviceExecutor) -> None:
     await bench.bring_in(0)
     lease = bench.lease(0)
     executor.request(m.Pause(lease))
-    event = await executor.execute(m.Start(lease))
+    event = await executor.execute(m.Start(lease, lease.id))
     assert isinstance(event, m.Paused)
     assert event.step == 0
     assert bench.steps == []
-    assert isinstance(await executor.execute(m.Resume(bench.lease(0))), m.PhaseFinished)
+    assert isinstance(await executor.execute(m.Resume(bench.lease(0), bench.lease(0).id)), m.PhaseFinished)
     bench.end()
 
 
@@ -190,7 +190,7 @@ async def test_a_cancel_before_the_run(executor: DeviceExecutor, kind: str) -> N
     await bench.begin()
     lease = bench.lease(0)
     executor.request(m.Cancel(lease))
-    assert await executor.execute(m.Start(lease)) == m.RunCancelled(lease)
+    assert await executor.execute(m.Start(lease, lease.id)) == m.RunCancelled(lease)
     assert bench.steps == []
     bench.end()
 
@@ -209,7 +209,7 @@ async def test_a_cancel_within_a_step(
         with monkeypatch.context() as patch:
             stepping = Stepping(executor, MODELS[kind], patch)
             stepping.before = lambda _, lease=lease: executor.request(m.Cancel(lease))
-            assert await executor.execute(m.Start(lease)) == m.RunCancelled(lease)
+            assert await executor.execute(m.Start(lease, lease.id)) == m.RunCancelled(lease)
             assert stepping.count == 1
         assert len(bench.steps) == told
         bench.end()
@@ -344,7 +344,7 @@ async def test_a_cancelled_scope_stops_the_thread_within_a_step(
 
     stepping.before = before
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(executor.execute, m.Start(bench.lease(1)))
+        tasks.start_soon(executor.execute, m.Start(bench.lease(1), bench.lease(1).id))
         await anyio.to_thread.run_sync(reached.wait)
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):

@@ -144,7 +144,7 @@ def test_a_job_id_that_is_present_is_the_shells_defect() -> None:
         s.scheduler.handle(m.JobArrived(demand("x", *CHAT)), 1.0)
     s.scheduler.check()
     s.play_out()
-    assert s.scheduler.handle(m.JobArrived(demand("x", *CHAT)), 1.0) == [m.Start(Lease(2, "x", 0))]
+    assert s.scheduler.handle(m.JobArrived(demand("x", *CHAT)), 1.0) == [m.Start(Lease(2, "x", 0), 2)]
 
 
 def test_a_component_named_twice() -> None:

@@ -96,7 +96,7 @@ class Bench:
     async def start(self, phase: int) -> m.Event:
         """Run one phase with its components, and nothing else, on the device."""
         await self.bring_in(phase)
-        return await self.executor.execute(m.Start(self.lease(phase)))
+        return await self.executor.execute(m.Start(self.lease(phase), self.lease(phase).id))
 
     async def run(self) -> list[Any]:
         """Run everything; returns what came out."""
