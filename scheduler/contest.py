@@ -9,8 +9,7 @@ from typing import Any
 
 from scheduler import baselines
 from scheduler.bound import mean_flow_bound, service_seconds
-from scheduler.policy import ShortestWork
-from scheduler.policy_urgent import Urgency, UrgentWork
+from scheduler.policy_priced import PricedWork
 from scheduler.profile import Profile
 from scheduler.simulate import Contestant, Record, simulate
 from scheduler.strategy import Eviction
@@ -21,10 +20,10 @@ from scheduler.workload import CLASSES, Request, Workload
 STARVED_SLOWDOWN = 15.0
 STARVED_WAIT_SECONDS = 3600.0
 
-_LRU, _FAMILY = Eviction.RECENCY, Eviction.FAMILY
+_LRU, _FAMILY, _UNWAITED = Eviction.RECENCY, Eviction.FAMILY, Eviction.UNWAITED
 
 CONTESTANTS: Mapping[str, Callable[[SchedulerSettings], Contestant]] = {
-    "default": lambda settings: Contestant(ShortestWork(settings)),
+    "default": lambda settings: Contestant(PricedWork(settings.policy)),
     "fifo-exclusive": lambda _: Contestant(
         baselines.InOrder(baselines.by_arrival), _FAMILY, naive=True
     ),
@@ -32,11 +31,10 @@ CONTESTANTS: Mapping[str, Callable[[SchedulerSettings], Contestant]] = {
         baselines.InOrder(baselines.by_arrival), _LRU, naive=True
     ),
     "fifo-lru": lambda _: Contestant(baselines.InOrder(baselines.by_arrival), _LRU),
-    "srpt-setup": lambda _: Contestant(baselines.InOrder(baselines.by_work)),
-    "srpt-setup-preempt": lambda _: Contestant(baselines.PreemptiveWork()),
+    "srpt-setup": lambda _: Contestant(baselines.InOrder(baselines.by_work), _UNWAITED),
+    "srpt-setup-preempt": lambda _: Contestant(baselines.PreemptiveWork(), _UNWAITED),
     "edf": lambda _: Contestant(baselines.InOrder(baselines.by_deadline), _LRU),
     "affinity-age": lambda _: Contestant(baselines.InOrder(baselines.by_affinity), _LRU),
-    "urgent": lambda _: Contestant(UrgentWork(Urgency())),
 }
 
 

@@ -1,10 +1,17 @@
 """The scheduler: events in, commands out.
 
 ``handle`` is the only mutator (``handle_all`` takes the events of one moment). It notes what the
-event says, then decides anew: failures whose time is over are forgotten; if no job is on its way to
-be started the policy is asked for one; that job (the *target*) has its components brought in, and
-is started when all is there. The target keeps its turn until it is started, cancelled or failed.
-One run lives at a time for now.
+events say, then decides anew:
+
+1. What time brings is noted: places that have run out, failures whose time is over.
+2. If no job is on its way to be started the policy is asked for one (the *target*); if that means
+   to preempt, whoever runs is asked to pause. A target keeps its turn until it is started,
+   cancelled or failed; only jobs that arrive meanwhile may take it, so that two jobs cannot evict
+   each other's components for ever.
+3. The target's components are brought in; it is started when all is there, and with it those that
+   share its run.
+4. Without a target, jobs join the run that lasts if they may share it.
+5. While a run lasts, components for later are brought in as far as there is slack.
 
 Late, repeated or unknown terminal events change nothing but a count: a production server must
 outlive them. What can only be a defect of the shell's own raises ``ProtocolError``.
@@ -23,9 +30,12 @@ from scheduler.errors import BadDecision, ProtocolError
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
 from scheduler.loading import ComponentEvent, Loading
-from scheduler.policy import Decision, Policy, ShortestWork
+from scheduler.policy import Decision, Policy
+from scheduler.policy_priced import PricedWork
 from scheduler.residency import Residency
-from scheduler.strategy import Eviction, Shelf, Want, bring_in, ready
+from scheduler.running import Running
+from scheduler.setup import SetUp
+from scheduler.strategy import Eviction
 from scheduler.types import (
     Budget,
     Component,
@@ -62,17 +72,19 @@ class Scheduler:
     ) -> None:
         """``staged``: the components whose host masters are there from the beginning."""
         self._settings = settings
-        self._policy = policy or ShortestWork(settings)
+        self._policy = policy or PricedWork(settings.policy)
         self._budget = budget
-        self._eviction = eviction
-        self._index = Index(components, budget, links, self._policy.rank, staged)
-        self._loading = Loading(self._index, settings)
-        self._target: _Target | None = None
-        self._draining = False
-        self._now = -math.inf
-        self._leases = 0
-        self._ignored = 0
         self._commands: list[m.Command] = []
+        self._index = Index(
+            components, budget, links, self._policy.place, settings.policy.share_seconds, staged
+        )
+        self._loading = Loading(self._index, settings)
+        self._set_up = SetUp(self._index, self._loading, eviction, self._say)
+        self._running = Running(self._index, self._policy, self._say)
+        self._target: _Target | None = None
+        self._newcomers: list[Job] = []
+        self._draining = False
+        self._ignored = 0
         self._handlers: dict[type[m.Event], Callable[[Any], None]] = {
             m.JobArrived: self._job_arrived,
             m.CancelRequested: self._cancel_requested,
@@ -82,6 +94,7 @@ class Scheduler:
             m.StageFailed: self._component_ended,
             m.LoadSucceeded: self._component_ended,
             m.LoadFailed: self._component_ended,
+            m.Aborted: self._component_ended,
             m.Evicted: self._component_ended,
             m.Unstaged: self._component_ended,
             m.StepReached: self._step_reached,
@@ -103,20 +116,25 @@ class Scheduler:
 
     def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
         """As ``handle`` for the events of one moment: all are noted before anything is decided."""
-        self._now = max(self._now, now)
-        self._commands = []
+        self._commands.clear()
+        self._newcomers.clear()
+        self._index.advance(now)  # 1
         for event in events:
             self._handlers[type(event)](event)
         self._advance()
-        return self._commands
+        return self._commands.copy()
 
     def deadline(self) -> float | None:
         """When a ``TimeReached`` is due: a failed component may be tried again, or the policy may
         decide otherwise."""
         if self._draining:
             return None
-        wake = self._policy.wake(self._index, self._now)
-        return min((t for t in (self._loading.retry_at, wake) if t is not None), default=None)
+        times = [self._loading.retry_at]
+        if self._index.runs:
+            due = self._index.queue.next_due
+            times += [due if due < math.inf else None]
+            times += [self._policy.wake(self._index, self._index.now)]
+        return min((at for at in times if at is not None), default=None)
 
     def credit(self, job_class: str | None = None) -> int:
         """How many more jobs may arrive; of a class, if one is named, so that a flood of one class
@@ -134,12 +152,12 @@ class Scheduler:
 
     def plan(self, now: float) -> list[report.Estimate]:
         """When each job is expected to start and to finish, by the present order."""
-        return report.estimates(self._index, self._order(), max(self._now, now))
+        return report.estimates(self._index, self._order(), max(self._index.now, now))
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, as JSON values, as of the last event."""
         return {
-            **report.snapshot(self._index, self.plan(self._now)),
+            **report.snapshot(self._index, self.plan(self._index.now)),
             "target": self._target.job.id if self._target else None,
             "draining": self._draining,
             "ignored_events": self._ignored,
@@ -154,25 +172,35 @@ class Scheduler:
 
     def _order(self) -> list[Job]:
         """The waiting jobs in policy order, the target first."""
-        order = [self._index.jobs[j.id] for j in self._policy.order(self._index, self._now)]
+        order = [self._index.jobs[j.id] for j in self._policy.order(self._index, self._index.now)]
         if self._target is None:
             return order
         return [self._target.job, *(j for j in order if j is not self._target.job)]
 
+    def _say(self, command: m.Command) -> None:
+        self._commands.append(command)
+
     # Decisions ------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        self._index.repay()
-        self._loading.forget_failures(self._now)
+        index = self._index
+        index.repay()
+        self._loading.forget_failures(index.now)  # 1
         if self._draining:
             return
         if self._target is not None and self._crowded_out(self._target.job):
             self._target = None
         if self._target is None:
             self._break_lock()
-            self._choose(self._policy.choose(self._index, self._now))
+            self._choose(self._policy.choose(index, index.now))  # 2
+        elif self._newcomers and not self._policy.steadfast:
+            self._reconsider(self._target)
         if self._target is not None:
-            self._bring_in(self._target)
+            self._bring_in(self._target)  # 3
+        elif index.runs:
+            self._running.join()  # 4
+        if index.runs and self._target is None:
+            self._set_up.ahead(self._policy)  # 5
 
     def _crowded_out(self, job: Job) -> bool:
         """Whether the run that it was chosen to preempt left more state than was claimed."""
@@ -200,48 +228,19 @@ class Scheduler:
         if job is None or job.standing is Standing.RUNNING or not self._index.admits(job):
             raise BadDecision(f"{decision}: it must wait and be admitted\n{self!r}")
         self._target = _Target(job)
-        for run in self._index.runs.values():
-            self._pause(run)
+        self._running.pause()
+
+    def _reconsider(self, target: _Target) -> None:
+        """A job that has just arrived may take the target's turn."""
+        decision = self._policy.choose(self._index, self._index.now)
+        job = self._index.jobs.get(decision.job) if decision.job is not None else None
+        if job in self._newcomers and job is not target.job:
+            self._choose(decision)
 
     def _bring_in(self, target: _Target) -> None:
-        job, index = target.job, self._index
-        want = Want(
-            job.components[job.phase],
-            job.current.working_bytes + index.owed_bytes,
-            clear=target.clear or job.alone,
-        )
-        shelf = Shelf(
-            residencies=index.residencies,
-            device_free=index.ledger.device.free,
-            host_free=index.ledger.host.free,
-            in_use=tuple(name for j in index.running for name in j.components[j.phase]),
-            waiters=index.waiters,
-            load_seconds=index.load_seconds,
-            reload_seconds=index.reload_seconds,
-            eviction=self._eviction,
-        )
-        if not index.runs and ready(want, shelf):
-            self._start(job)
-            return
-        for move in bring_in(want, shelf, make_room=not index.runs):
-            self._loading.issue(move, owner=job.id)
-            self._commands.append(move)
-
-    def _start(self, job: Job) -> None:
-        self._target = None
-        self._leases += 1
-        lease = Lease(self._leases, job.id, job.phase)
-        resumed = job.standing is Standing.PAUSED
-        # Alone, the estimate has proved wrong: the run gets all there is.
-        working = self._index.ledger.device.free if job.alone else job.current.working_bytes
-        run = Run(lease, job, self._now, resumed, job.step)
-        self._index.begin(run, working)
-        self._commands.append((m.Resume if resumed else m.Start)(lease, lease.id))
-
-    def _pause(self, run: Run) -> None:
-        if not run.pausing and not run.cancelling:
-            run.pausing = True
-            self._commands.append(m.Pause(run.lease))
+        if self._set_up.bring_in(target.job, clear=target.clear or target.job.alone):
+            self._target = None
+            self._running.start(target.job)
 
     # Jobs -----------------------------------------------------------------------------------------
 
@@ -251,10 +250,11 @@ class Scheduler:
             raise ProtocolError(f"job {demand.job} arrived, but it is here already\n{self!r}")
         refused = refusal(demand, index.sizes, self._budget)
         if refused is not None:
-            self._commands.append(m.Settle(demand.job, Outcome.REFUSED, *refused))
+            self._say(m.Settle(demand.job, Outcome.REFUSED, *refused))
             return
         job = Job(demand, index.sizes, self._settings.class_weights.get(demand.job_class, 1.0))
-        index.park(job)
+        index.enter(job)
+        self._newcomers.append(job)
         self._settle_if_doomed(job)
 
     def _cancel_requested(self, event: m.CancelRequested) -> None:
@@ -267,14 +267,13 @@ class Scheduler:
             self._settle(job, Outcome.CANCELLED)
         elif not run.cancelling:
             run.cancelling = True
-            self._commands.append(m.Cancel(run.lease))
+            self._say(m.Cancel(run.lease))
 
     def _drain_requested(self, event: m.DrainRequested) -> None:
         self._draining = True
         self._target = None
         if event.pause:
-            for run in self._index.runs.values():
-                self._pause(run)
+            self._running.pause()
 
     def _time_reached(self, event: m.TimeReached) -> None:
         """The time itself is what matters."""
@@ -285,7 +284,7 @@ class Scheduler:
         if self._target is not None and self._target.job is job:
             self._target = None
         self._index.remove(job)
-        self._commands.append(m.Settle(job.id, outcome, fault, detail))
+        self._say(m.Settle(job.id, outcome, fault, detail))
 
     def _settle_if_doomed(self, job: Job) -> None:
         """Fail a job that needs what cannot be had; a drain hands it back instead."""
@@ -298,7 +297,7 @@ class Scheduler:
     # Components -----------------------------------------------------------------------------------
 
     def _component_ended(self, event: ComponentEvent) -> None:
-        ended = self._loading.end(event, self._now)
+        ended = self._loading.end(event, self._index.now)
         if ended is None:
             self._ignored += 1
         elif ended.fault is not None and ended.given_up:
@@ -321,23 +320,21 @@ class Scheduler:
     # Runs -----------------------------------------------------------------------------------------
 
     def _current(self, lease: Lease) -> Run | None:
-        run = self._index.runs.get(lease.id)
-        if run is None or run.lease != lease:
-            self._ignored += 1
-            return None
+        run = self._running.current(lease)
+        self._ignored += run is None
         return run
 
     def _end(self, lease: Lease) -> Run | None:
         run = self._current(lease)
         if run is not None:
-            self._index.end(run, self._now)
+            self._index.end(run)
         return run
 
     def _step_reached(self, event: m.StepReached) -> None:
         run = self._current(event.lease)
         if run is not None and event.step > run.job.step:
             run.job.reach(event.step)
-            run.since = self._now
+            run.since = self._index.now
 
     def _phase_finished(self, event: m.PhaseFinished) -> None:
         run = self._end(event.lease)
@@ -375,12 +372,18 @@ class Scheduler:
         job = run.job
         if run.cancelling:
             self._settle(job, Outcome.CANCELLED)
-        elif event.fault is Fault.OUT_OF_MEMORY and not job.alone:
-            job.alone = True
+        elif self._may_try_again(job, event.fault):
+            job.solo = True
+            job.alone = event.fault is Fault.OUT_OF_MEMORY
             job.step = run.first_step
             self._park(job, Standing.PAUSED if run.resumed else Standing.WAITING, job.carried)
         else:
             self._settle(job, Outcome.FAILED, event.fault, event.detail)
+
+    def _may_try_again(self, job: Job, fault: Fault) -> bool:
+        if fault is Fault.SHARED:
+            return not job.solo
+        return fault is Fault.OUT_OF_MEMORY and not job.alone
 
     def _park(self, job: Job, standing: Standing, state_bytes: int) -> None:
         """A run has ended, its job goes on later: its state stays on the device meanwhile."""

@@ -31,7 +31,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from scheduler.errors import IllegalMove
-from scheduler.types import Budget, Demand, Fault, Lease, Phase
+from scheduler.types import Budget, Demand, Fault, Lease, Phase, Sharing
 
 
 class Standing(Enum):
@@ -65,8 +65,10 @@ class Job:
     """A demand and its progress. ``phase`` is the one being run or next to run, ``step`` the steps
     done in it. ``carried`` is its state on the device, of which ``owed`` bytes found no room in
     the ledger yet; ``entry`` is what it carried into the phase. ``alone``: its last run was out of
-    memory, the next has the device to itself. ``rank`` is the policy's, ``claimed`` what the job
-    may still ask, both as of when it began to wait."""
+    memory, the next has the device to itself; ``solo``: it shares no run any more. ``claimed`` is
+    what the job may still ask as of when it began to wait. ``rank`` and ``lane`` are the policy's,
+    as of its latest ``placing``; it ``waits`` while it stands there. ``turn`` counts the jobs of
+    the same user and kind that were there when it arrived."""
 
     __slots__ = (
         "_needs_from",
@@ -79,12 +81,18 @@ class Job:
         "demand",
         "entry",
         "id",
+        "lane",
         "owed",
         "phase",
+        "placing",
         "rank",
         "run_bytes",
+        "service_seconds",
+        "solo",
         "standing",
         "step",
+        "turn",
+        "waits",
         "weight",
     )
 
@@ -96,8 +104,9 @@ class Job:
         self.phase = 0
         self.step = 0
         self.carried = self.owed = self.entry = 0
-        self.begun = self.alone = False
+        self.begun = self.alone = self.solo = self.waits = False
         self.rank = 0.0
+        self.lane = self.placing = self.turn = 0
         self.components = tuple(tuple(dict.fromkeys(p.components)) for p in demand.phases)
         self.run_bytes = tuple(phase_bytes(p, sizes)[0] for p in demand.phases)
         needs: tuple[str, ...] = ()
@@ -112,6 +121,7 @@ class Job:
             seconds += phase.seconds
         self._needs_from = tuple(reversed(needs_from))
         self._seconds_after = tuple(reversed(seconds_after))
+        self.service_seconds = seconds
         self.claimed = Claim(0, 0)
 
     @property
@@ -121,6 +131,11 @@ class Job:
     @property
     def last_phase(self) -> bool:
         return self.phase == len(self.demand.phases) - 1
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """With whom the current phase may run; ``None`` if it must run alone."""
+        return None if self.solo else self.current.sharing
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -179,10 +194,12 @@ class Job:
 
 @dataclass(slots=True)
 class Run:
-    """A lease that lives. ``since``: when its step was last known; ``resumed``: a ``Resume``."""
+    """A lease that lives, in the run ``number``, perhaps beside others. ``since``: when its step
+    was last known; ``resumed``: a ``Resume``."""
 
     lease: Lease
     job: Job
+    number: int
     since: float
     resumed: bool
     first_step: int
