@@ -5,18 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from scheduler import Policy, Scheduler, SchedulerSettings
+from scheduler import Policy, PolicySettings, Scheduler, SchedulerSettings
 from scheduler import messages as m
 from scheduler.types import Budget, Component, Demand, Fault, Lease, Links, Outcome, Phase
 from tests.scheduler.books import Books
 
-DEFAULTS = SchedulerSettings(
+# Shortest work first, with ageing and the bound on waiting: the machinery's tests decide the rest.
+PLAIN = PolicySettings(
     ageing_seconds=30.0,
     wait_seconds_max=600.0,
+    slowdown_max=1e9,
+    discount=0.0,
+    hysteresis_seconds=0.0,
+    turn_seconds=0.0,
+    share_floor=0.0,
+    preempt=False,
+    prefetch=False,
+)
+DEFAULTS = SchedulerSettings(
     waiting_jobs_max=64,
     load_attempts_max=3,
     load_retry_seconds=5.0,
     class_weights={"fast": 2.0, "normal": 1.0},
+    policy=PLAIN,
 )
 LINKS = Links(disk_to_host=10.0, host_to_device=100.0, fixed_seconds=0.01)
 

@@ -328,7 +328,7 @@ def test_classes_and_unknown_classes() -> None:
 
 def test_nobody_waits_longer_than_the_bound_and_one_run() -> None:
     """A long job against an endless stream of short ones that it would never be shorter than."""
-    s = shell(settings=replace(DEFAULTS, wait_seconds_max=100.0, ageing_seconds=1e6))
+    s = shell(settings=replace(DEFAULTS, policy=replace(PLAIN, wait_seconds_max=100.0, ageing_seconds=1e6)))
     s.warm("text")
     s.arrive("s0", phase("text", seconds=1.0))
     s.arrive("long", phase("unet", work=1, seconds=60.0))
