@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -26,7 +26,7 @@ from ourvidz.jobs import (
     Work,
 )
 from scheduler.messages import Cancel, Command, Event, Pause, StepReached
-from scheduler.types import Component, Phase
+from scheduler.types import Component, Lease, Phase
 
 
 class Clock(Protocol):
@@ -260,6 +260,16 @@ class Executor(Protocol):
         """Device facts for health: kind, name, allocated bytes."""
 
 
+@runtime_checkable
+class PeakMeter(Protocol):
+    """What an executor over a device that counts its bytes can tell beside the rest."""
+
+    def peak_bytes(self, lease: Lease) -> int | None:
+        """The most that the run of ``lease``, which has just ended, had allocated on the device
+        beside weights and other jobs' states: what its working bytes must cover. ``None`` where it
+        was not counted."""
+
+
 class RenderFailed(Exception):
     """A file could not be written; ``retryable`` where the disk, not the pixels, is to blame."""
 
@@ -393,3 +403,26 @@ class Journal(Protocol):
 
     async def in_states(self, *states: JobState) -> Sequence[JobRecord]:
         """Oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The last values of something measured, the oldest first."""
+
+    name: str
+    values: Sequence[float]
+
+
+class Measurements(Protocol):
+    """What was measured, for the next start. Bounded: the longest unseen is forgotten.
+
+    ``versions`` names the software and the device that it was measured with; other versions' values
+    are kept apart.
+    """
+
+    async def load(self, versions: str) -> Sequence[Series]:
+        """What was saved, that which was saved last at the end."""
+
+    async def save(self, versions: str, changed: Sequence[Series]) -> None:
+        """Put these in the place of what was saved under their names; returns once it is
+        durable."""

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pipelines import cancel
-from pipelines.arena import Arena
+from pipelines.arena import NEVER, Arena
+from pipelines.base import CancelToken
 from pipelines.device import Device
 from pipelines.integrity import check_values, read_ahead
 from pipelines.sources import LOAD_LOCK, Source
@@ -61,21 +62,23 @@ class Component:
             raise NotResident(f"{self.name} is {self.tier}, not resident")
         return self._module
 
-    def stage(self) -> None:
-        """Read the files into the host master and check it. Raises ``CheckpointError``."""
+    def stage(self, token: CancelToken = NEVER) -> None:
+        """Read the files into the host master and check it. Raises ``CheckpointError``, or
+        ``RunCancelled`` where ``token`` calls it off; what was read is freed then."""
         if self.tier != "absent":
             raise NotResident(f"{self.name} is {self.tier}, not absent")
-        read_ahead(self._source.files)
+        read_ahead(self._source.files, token)
         with LOAD_LOCK:
+            token.check()  # the library's own reading cannot be cut short
             module = self._source.read()
             if torch.nn.Linear(1, 1).weight.is_meta:
                 raise RuntimeError("torch.nn.Linear was left on meta by a library's loader")
         path = self._source.files[0]
-        check_values(path, module)
+        check_values(path, module, token)
         # requires_grad stays as the library leaves it: matmul folds its batch by it, so it shows in
         # the last bits even without autograd.
         module.eval()
-        arena = Arena(module, self._device)
+        arena = Arena(module, self._device, token)
         if arena.nbytes != self.weight_bytes:
             arena.close()
             raise CheckpointError(
@@ -87,9 +90,10 @@ class Component:
         self._module, self._arena = module, arena
         self.tier = "staged"
 
-    def load(self) -> None:
-        """Copy the master to the device. Raises ``torch.OutOfMemoryError``."""
-        self._in("staged").load()
+    def load(self, token: CancelToken = NEVER) -> None:
+        """Copy the master to the device. Raises ``torch.OutOfMemoryError``, or ``RunCancelled``
+        where ``token`` calls it off; the copy is dropped then."""
+        self._in("staged").load(token)
         self.tier = "resident"
 
     def evict(self) -> None:

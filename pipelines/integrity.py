@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from pipelines.arena import module_tensors
+from pipelines.arena import NEVER, module_tensors
+from pipelines.base import CancelToken
 from pipelines.weights import CheckpointError
 
 # Large sequential reads: page faults of a mapped file on a network volume are 4 KiB round trips.
@@ -21,20 +23,22 @@ _BLOCK_BYTES = 16 * 1024 * 1024
 _READERS = 4
 
 
-def read_ahead(files: Iterable[Path]) -> None:
+def read_ahead(files: Iterable[Path], token: CancelToken = NEVER) -> None:
     """Read the files into the page cache in large blocks, several at once, for the library's own
-    mapping to find there. Raises ``CheckpointError`` for a file that is gone."""
+    mapping to find there. Raises ``CheckpointError`` for a file that is gone, ``RunCancelled``
+    between two blocks."""
     blocks: list[tuple[Path, int]] = []
     for file in files:
         if not file.is_file():
             raise CheckpointError(file, "no such file")
         blocks += ((file, start) for start in range(0, file.stat().st_size, _BLOCK_BYTES))
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead") as pool:
-        for _ in pool.map(_read_block, blocks):
+        for _ in pool.map(_read_block, blocks, repeat(token)):
             pass
 
 
-def _read_block(block: tuple[Path, int]) -> None:
+def _read_block(block: tuple[Path, int], token: CancelToken) -> None:
+    token.check()
     path, offset = block
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
@@ -61,9 +65,11 @@ def check_missing(path: Path, missing: Iterable[str]) -> None:
         raise CheckpointError(path, f"tensor {names[0]} is missing{others}")
 
 
-def check_values(path: Path, module: nn.Module) -> None:
-    """Every tensor has data, and every floating value is finite."""
+def check_values(path: Path, module: nn.Module, token: CancelToken = NEVER) -> None:
+    """Every tensor has data, and every floating value is finite. Raises ``RunCancelled`` between
+    two tensors."""
     for name, tensor in module_tensors(module):
+        token.check()
         if tensor.is_meta:
             check_missing(path, [name])
         if tensor.is_floating_point() and not _finite(tensor):

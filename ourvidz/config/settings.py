@@ -135,6 +135,15 @@ class Scheduler(Table):
     }
 
 
+class Recorder(Table):
+    """``path`` empty: nothing is recorded."""
+
+    path: OptionalPath = None
+    bytes_max: int = Field(default=64_000_000, ge=10_000, le=10**12)
+    files_max: int = Field(default=16, ge=1, le=100_000)
+    hash_users: bool = True
+
+
 class Range(Table):
     """Both ends are allowed."""
 
@@ -295,6 +304,7 @@ class Settings(Table):
     device: Device = Device()
     links: Links = Links()
     scheduler: Scheduler = Scheduler()
+    recorder: Recorder = Recorder()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     enhancement: Enhancement
