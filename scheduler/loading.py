@@ -65,9 +65,7 @@ class Loading:
     def transfers(self) -> list[Residency]:
         """What is on its way to the host or to the device."""
         return [
-            r
-            for r in self._index.residencies.values()
-            if r.tier in (Tier.STAGING, Tier.LOADING)
+            r for r in self._index.residencies.values() if r.tier in (Tier.STAGING, Tier.LOADING)
         ]
 
     def issue(self, move: Move, owner: str, *, ahead: bool = False) -> None:

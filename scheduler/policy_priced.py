@@ -194,9 +194,7 @@ class PricedWork:
             return False
         left = run.remaining_seconds - phase.seconds / phase.steps
         place = self._place(run, left, max(view.as_of(run), run.demand.arrival))
-        mine = self._key_of(
-            run, place.rank, place.lane, self._setup(run.needs, view), view, now
-        )
+        mine = self._key_of(run, place.rank, place.lane, self._setup(run.needs, view), view, now)
         other = self._key(job, self._setup(job.needs, view), view, now)
         if other[0] != mine[0]:  # 3b
             return other[0] < mine[0]

@@ -179,12 +179,12 @@ class PolicySettings:
     ageing_seconds: float = 300.0
     late_ageing: float = 0.0
     wait_seconds_max: float = 10_800.0
-    slowdown_max: float = 12.0
-    margin_seconds: float = 15.0
+    slowdown_max: float = 14.0
+    margin_seconds: float = 8.0
     discount: float = 0.55
     discount_seconds_max: float = 12.0
     hysteresis_seconds: float = 0.2
-    turn_seconds: float = 1.0
+    turn_seconds: float = 0.3
     share_floor: float = 0.02
     share_seconds: float = 10.0
     price_set_ups: bool = True
