@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from scheduler.policy import WAIT, Decision, Place
 from scheduler.types import PolicySettings
@@ -123,18 +124,21 @@ class PricedWork:
             return Place(work, _OVERDUE, last)
         rank = work + demand.arrival / settings.ageing_seconds
         rank += settings.turn_seconds * min(job.turn, _TURNS_MAX)  # 2d
-        until = min(overdue, last)
-        if demand.deadline is None:
-            return Place(rank, _ORDINARY, until)
-        if now >= demand.deadline:  # 2c
-            return Place(rank + settings.late_ageing * demand.deadline, _LATE, until)
-        latest = demand.deadline - left
+        place = Place(rank, _ORDINARY, min(overdue, last))
+        deadline = demand.deadline
+        return place if deadline is None else self._timed(job, place, left, deadline, now)
+
+    def _timed(self, job: JobView, place: Place, left: float, deadline: float, now: float) -> Place:
+        """What a deadline makes of an ordinary place."""
+        settings, latest = self._settings, deadline - left
+        if now >= deadline:  # 2c
+            return Place(place.rank + settings.late_ageing * deadline, _LATE, place.until)
         if now >= latest:
-            return Place(rank, _ORDINARY, min(until, demand.deadline))
+            return replace(place, until=min(place.until, deadline))
         if now < latest - settings.margin_seconds:
-            return Place(rank, _ORDINARY, min(until, latest - settings.margin_seconds))
+            return replace(place, until=min(place.until, latest - settings.margin_seconds))
         urgency = min(settings.discount * left, settings.discount_seconds_max)  # 2b
-        return Place(rank - urgency / job.weight, _ORDINARY, min(until, latest))
+        return Place(place.rank - urgency / job.weight, _ORDINARY, min(place.until, latest))
 
     def _key(self, job: JobView, setup: float, view: View, now: float) -> _Key:
         return self._key_of(job, job.rank, job.lane, setup, view, now)
