@@ -43,7 +43,8 @@ class Waiting:
         self._shared: dict[Hashable, list[_Entry]] = {}
         self._needed = dict.fromkeys(components, 0)
         self._kinds: dict[str, int] = {}
-        self._turns: list[tuple[float, str, int, Job]] = []
+        self._turns: list[tuple[float, int, Job]] = []
+        self._placings = 0
 
     def __len__(self) -> int:
         return len(self._arrivals)
@@ -65,7 +66,7 @@ class Waiting:
     def due(self, now: float) -> None:
         """Place anew whose place has run out."""
         while self._turns and self._turns[0][0] <= now:
-            _, _, placing, job = heappop(self._turns)
+            _, placing, job = heappop(self._turns)
             if job.placing == placing and job.waits:
                 self._take(job)
                 self._put(job, now)
@@ -103,17 +104,18 @@ class Waiting:
         entries: Sequence[_Entry] = self._shared.get(key, ()) if key is not None else ()
         return (entry[3] for entry in entries if entry[3] is not job)
 
-    def _valid(self, turn: tuple[float, str, int, Job]) -> bool:
-        _, _, placing, job = turn
+    def _valid(self, turn: tuple[float, int, Job]) -> bool:
+        _, placing, job = turn
         return job.placing == placing and job.waits
 
     def _put(self, job: Job, now: float) -> None:
         place = self._place(job, now)
         job.rank, job.lane = place.rank, place.lane
-        job.placing += 1
+        self._placings += 1
+        job.placing = self._placings
         job.waits = True
         if place.until < math.inf:
-            heappush(self._turns, (place.until, job.id, job.placing, job))
+            heappush(self._turns, (place.until, job.placing, job))
         key = (job.needs, job.weight, job.lane)
         if key not in self._groups:
             self._groups[key] = Group(*key)
