@@ -28,7 +28,8 @@ WAIT = Decision(None)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a waiting job stands among those that need the same components and weigh the same.
+    """Where a waiting job stands among those of its kind that need the same components and weigh
+    the same.
 
     The lowest ``rank`` of a ``lane`` goes first; lanes are for jobs that age differently. Neither
     may depend on anything that changes before ``until``, when the policy is asked again.

@@ -49,13 +49,15 @@ class JobView(Protocol):
 
 
 class GroupView(Protocol):
-    """Waiting jobs that need the same components, weigh the same and stand in the same lane, so
-    that within the group the policy's rank alone decides."""
+    """Waiting jobs that need the same components, weigh the same, are of one kind and stand in the
+    same lane, so that within the group the policy's rank alone decides."""
 
     @property
     def needs(self) -> tuple[str, ...]: ...
     @property
     def weight(self) -> float: ...
+    @property
+    def kind(self) -> str: ...
     @property
     def lane(self) -> int: ...
     def jobs(self) -> Iterator[JobView]:

@@ -1,6 +1,6 @@
 """The jobs that wait, in the orders in which they are looked for.
 
-By what they still need, weight and lane (within such a group set-up costs are equal and the
+By what they still need, weight, kind and lane (within such a group set-up costs are equal and the
 policy's rank alone decides, so a policy looks at the heads of a few groups and not at a thousand
 jobs); by arrival; by whom they could share a run with. A job's place holds until its time is over;
 ``due`` tells whose is.
@@ -17,17 +17,18 @@ from scheduler.job import Job
 from scheduler.policy import Place
 
 _Entry = tuple[float, float, str, Job]
-_GroupKey = tuple[tuple[str, ...], float, int]
+_GroupKey = tuple[tuple[str, ...], float, str, int]
 
 
 class Group:
-    """Waiting jobs with the same needs, weight and lane, in order of rank, arrival and id."""
+    """Waiting jobs with the same needs, weight, kind and lane, in order of rank, arrival and id."""
 
-    __slots__ = ("entries", "lane", "needs", "weight")
+    __slots__ = ("entries", "kind", "lane", "needs", "weight")
 
-    def __init__(self, needs: tuple[str, ...], weight: float, lane: int) -> None:
+    def __init__(self, needs: tuple[str, ...], weight: float, kind: str, lane: int) -> None:
         self.needs = needs
         self.weight = weight
+        self.kind = kind
         self.lane = lane
         self.entries: list[_Entry] = []
 
@@ -116,7 +117,7 @@ class Waiting:
         job.waits = True
         if place.until < math.inf:
             heappush(self._turns, (place.until, job.placing, job))
-        key = (job.needs, job.weight, job.lane)
+        key = _group_key(job)
         if key not in self._groups:
             self._groups[key] = Group(*key)
         insort(self._groups[key].entries, _entry(job))
@@ -124,7 +125,7 @@ class Waiting:
             insort(self._shared.setdefault(shared, []), _entry(job))
 
     def _take(self, job: Job) -> None:
-        key = (job.needs, job.weight, job.lane)
+        key = _group_key(job)
         group = self._groups[key]
         del group.entries[bisect_left(group.entries, _entry(job))]
         if not group.entries:
@@ -135,6 +136,10 @@ class Waiting:
             if not entries:
                 del self._shared[shared]
         job.waits = False
+
+
+def _group_key(job: Job) -> _GroupKey:
+    return (job.needs, job.weight, job.demand.kind, job.lane)
 
 
 def _entry(job: Job) -> _Entry:
