@@ -4,8 +4,9 @@ own, and holds the scheduler to its promises after every event."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from scheduler import Policy, PolicySettings, Scheduler, SchedulerSettings
+from scheduler import Policy, PolicySettings, PricedWork, Scheduler, SchedulerSettings
 from scheduler import messages as m
 from scheduler.types import Budget, Component, Demand, Fault, Lease, Links, Outcome, Phase
 from tests.scheduler.books import Books
@@ -29,6 +30,14 @@ DEFAULTS = SchedulerSettings(
     class_weights={"fast": 2.0, "normal": 1.0},
     policy=PLAIN,
 )
+
+
+class Steadfast(PricedWork):
+    """As ``PricedWork``, but a job that was chosen keeps its turn."""
+
+    steadfast = True
+
+
 LINKS = Links(disk_to_host=10.0, host_to_device=100.0, fixed_seconds=0.01)
 
 
@@ -43,8 +52,16 @@ def phase(
     return Phase(name, components, work, seconds, steps, state_max)
 
 
-def demand(job: str, *phases: Phase, arrival: float = 0.0, job_class: str = "normal") -> Demand:
-    return Demand(job, phases, job_class, "user", arrival)
+def demand(
+    job: str,
+    *phases: Phase,
+    arrival: float = 0.0,
+    job_class: str = "normal",
+    user: str = "user",
+    kind: str = "",
+    deadline: float | None = None,
+) -> Demand:
+    return Demand(job, phases, job_class, user, arrival, deadline, kind)
 
 
 def brief(command: m.Command) -> str:
@@ -106,8 +123,9 @@ class Shell:
         self._check()
         return [brief(command) for command in commands]
 
-    def arrive(self, job: str, *phases: Phase, job_class: str = "normal") -> list[str]:
-        wanted = demand(job, *phases, arrival=self.now, job_class=job_class)
+    def arrive(self, job: str, *phases: Phase, at: float | None = None, **more: Any) -> list[str]:
+        self.now = self.now if at is None else at
+        wanted = demand(job, *phases, **{"arrival": self.now, **more})
         self.books.arrived(wanted)
         return self.feed(m.JobArrived(wanted))
 

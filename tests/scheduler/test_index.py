@@ -4,21 +4,27 @@ import pytest
 
 from scheduler.index import Index
 from scheduler.job import Job
+from scheduler.policy import Place
 from scheduler.types import Budget, Component, Links, Tier
+from scheduler.view import JobView
 from tests.scheduler.shell import demand, phase
 
 LINKS = Links(disk_to_host=10.0, host_to_device=100.0, fixed_seconds=0.5)
 STAGE, LOAD = 4.5, 0.9
 
 
+def by_work(job: JobView, now: float) -> Place:
+    return Place(job.remaining_seconds)
+
+
 def index() -> Index:
     parts = [Component("a", 40), Component("b", 10)]
-    return Index(parts, Budget(100, 100), LINKS, lambda job: job.remaining_seconds)
+    return Index(parts, Budget(100, 100), LINKS, by_work, share_seconds=10.0)
 
 
 def park(i: Index, name: str, *phases, arrival: float = 0.0, weight: float = 1.0) -> Job:
     job = Job(demand(name, *phases, arrival=arrival), i.sizes, weight)
-    i.park(job)
+    i.enter(job)
     return job
 
 
@@ -67,9 +73,9 @@ def test_groups_and_waiters_follow_the_jobs() -> None:
         (("b",), 1.0): ["other"],
     }
     assert [j.id for j in i.waiting()] == ["other", "slow", "heavy", "quick"]
-    assert (i.waiters("a"), i.waiters("b")) == (3, 4)
+    assert (i.queue.needed("a"), i.queue.needed("b")) == (3, 4)
     i.remove(slow)
     i.remove(other)
     assert [[j.id for j in g.jobs()] for g in i.groups()] == [["quick"], ["heavy"]]
-    assert (i.waiters("a"), i.waiters("b")) == (2, 2)
+    assert (i.queue.needed("a"), i.queue.needed("b")) == (2, 2)
     assert list(i.jobs) == ["quick", "heavy"]
