@@ -30,7 +30,7 @@ from scheduler.errors import BadDecision, ProtocolError
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
 from scheduler.loading import ComponentEvent, Loading
-from scheduler.policy import Decision, Policy
+from scheduler.policy import WAIT, Decision, Policy
 from scheduler.policy_priced import PricedWork
 from scheduler.residency import Residency
 from scheduler.running import Running
@@ -190,17 +190,18 @@ class Scheduler:
             return
         if self._target is not None and self._crowded_out(self._target.job):
             self._target = None
+        decision = WAIT
         if self._target is None:
             self._break_lock()
-            self._choose(self._policy.choose(index, index.now))  # 2
+            decision = self._policy.choose(index, index.now)  # 2
+            self._choose(decision)
         elif self._newcomers and not self._policy.steadfast:
             self._reconsider(self._target)
         if self._target is not None:
             self._bring_in(self._target)  # 3
         elif index.runs:
             self._running.join()  # 4
-        if index.runs and self._target is None:
-            self._set_up.ahead(self._policy)  # 5
+            self._set_up.ahead(decision.ahead)  # 5
 
     def _crowded_out(self, job: Job) -> bool:
         """Whether the run that it was chosen to preempt left more state than was claimed."""

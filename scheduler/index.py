@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from scheduler.job import Claim, Job, Run, Standing, safe
+from scheduler.job import Claim, Job, Run, Standing
 from scheduler.ledger import Account, Ledger
 from scheduler.policy import Place
 from scheduler.residency import Residency
@@ -49,7 +49,9 @@ class Index:
         self._users: dict[tuple[str, str], int] = {}
         self._links = links
         self._setup = {name: self._setup_of(r) for name, r in self.residencies.items()}
+        self._setups: dict[tuple[str, ...], float] = {}
         self._claimed = Claim(0, 0)
+        self._carried = 0
 
     def advance(self, now: float) -> None:
         """Time passes; it never goes back."""
@@ -90,7 +92,8 @@ class Index:
             job.begun = True
             self.begun[job.id] = job
             self.ledger.device.reserve(_state(job), 0)
-            self._sum_claims()
+        job.claimed = job.claim(pausing=True)
+        self._sum_claims()
         self.ledger.device.reserve(_run(run), working_bytes)
         for name in job.components[job.phase]:
             self.residencies[name].use(self.now)
@@ -107,6 +110,7 @@ class Index:
         self.ledger.device.release(_state(job))
         held = min(size, self.ledger.device.free)
         self.ledger.device.reserve(_state(job), held)
+        self._carried += size - job.carried
         job.carried, job.owed = size, size - held
 
     def repay(self) -> None:
@@ -134,12 +138,14 @@ class Index:
         if job.begun:
             self.ledger.device.release(_state(job))
             del self.begun[job.id]
+            self._carried -= job.carried
             self._sum_claims()
 
     def run_of(self, job: Job) -> Run | None:
         return next((run for run in self.runs.values() if run.job is job), None)
 
     def _sum_claims(self) -> None:
+        """What all begun jobs may still ask together, those that run if they are paused."""
         held, spread = 0, 0
         for job in self.begun.values():
             held += job.claimed.held
@@ -162,6 +168,7 @@ class Index:
             elif before and not after:
                 pool.release(account)
         self._setup[residency.name] = self._setup_of(residency)
+        self._setups.clear()
 
     def wanted(self, component: str) -> bool:
         """A job that waits needs it in a phase it has left, or one that runs."""
@@ -219,8 +226,11 @@ class Index:
     def resident(self, component: str) -> bool:
         return self.residencies[component].tier in (Tier.LOADING, Tier.RESIDENT)
 
-    def setup_seconds(self, needs: Sequence[str]) -> float:
-        return sum(self._setup[name] for name in needs)
+    def setup_seconds(self, needs: tuple[str, ...]) -> float:
+        found = self._setups.get(needs)
+        if found is None:
+            found = self._setups[needs] = sum(self._setup[name] for name in needs)
+        return found
 
     def as_of(self, run: JobView) -> float:
         return self._running(run).since
@@ -237,8 +247,7 @@ class Index:
         mine, other = self.jobs[run.id], self.jobs[job.id]
         used = mine.components[mine.phase]
         stays = sum(self.sizes[n] for n in used if n not in other.components[other.phase])
-        held = sum(j.carried for j in self.begun.values())
-        if held + stays + other.run_bytes[other.phase] <= self.ledger.device.budget:
+        if self._carried + stays + other.run_bytes[other.phase] <= self.ledger.device.budget:
             return 0.0
         return sum(self.load_seconds(self.residencies[name]) for name in used)
 
@@ -248,25 +257,20 @@ class Index:
     def admits(self, job: JobView) -> bool:
         mine = self.jobs[job.id]
         budget = self.ledger.device.budget
-        if self.runs:
-            others = [
-                j.claim(pausing=True) if j.standing is Standing.RUNNING else j.claimed
-                for j in self.begun.values()
-            ]
-            return safe(others if mine.begun else [*others, mine.claimed], budget)
+        claim, claimed = mine.claimed, self._claimed
         if mine.begun:
-            return self.fits(mine)
+            if not self.runs:
+                return self.fits(mine)
+            return len(self.begun) == 1 or claimed.peak <= budget
         if not self.begun:
             return True
-        claim, claimed = mine.claimed, self._claimed
         spread = max(claimed.peak - claimed.held, claim.peak - claim.held)
         return claimed.held + claim.held + spread <= budget
 
     def fits(self, job: Job) -> bool:
         """Whether a begun job could run its next phase alone beside the state of all others. Where
         no job carries more than it claimed, it always can."""
-        carried = sum(j.carried for j in self.begun.values())
-        return carried + job.run_bytes[job.phase] <= self.ledger.device.budget
+        return self._carried + job.run_bytes[job.phase] <= self.ledger.device.budget
 
 
 def _state(job: Job) -> Account:

@@ -25,7 +25,7 @@ and if nobody does, the job that needs most fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -66,9 +66,9 @@ class Job:
     done in it. ``carried`` is its state on the device, of which ``owed`` bytes found no room in
     the ledger yet; ``entry`` is what it carried into the phase. ``alone``: its last run was out of
     memory, the next has the device to itself; ``solo``: it shares no run any more. ``claimed`` is
-    what the job may still ask as of when it began to wait. ``rank`` and ``lane`` are the policy's,
-    as of its latest ``placing``; it ``waits`` while it stands there. ``turn`` counts the jobs of
-    the same user and kind that were there when it arrived."""
+    what the job may still ask as of when it began to wait or to run. ``rank`` and ``lane`` are the
+    policy's, as of its latest ``placing``; it ``waits`` while it stands there. ``turn`` counts the
+    jobs of the same user and kind that were there when it arrived."""
 
     __slots__ = (
         "_needs_from",
@@ -205,16 +205,6 @@ class Run:
     first_step: int
     pausing: bool = False
     cancelling: bool = False
-
-
-def safe(claims: Iterable[Claim], budget: int) -> bool:
-    """Whether each of these jobs could run to its end, whatever the others hold meanwhile."""
-    held, spread, count = 0, 0, 0
-    for claim in claims:
-        held += claim.held
-        spread = max(spread, claim.peak - claim.held)
-        count += 1
-    return count <= 1 or held + spread <= budget
 
 
 def phase_bytes(phase: Phase, sizes: Mapping[str, int]) -> tuple[int, int]:

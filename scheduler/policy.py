@@ -16,11 +16,14 @@ class Decision:
     """``job`` is to run next; ``None``: leave things as they are until the next event.
 
     While a run lasts, a job is only taken with ``preempt``: whoever runs is asked to pause at the
-    next step, and the job's components are loaded meanwhile.
+    next step, and the job's components are loaded meanwhile. If no job is taken, components are
+    brought in for the coming phases of those ``ahead``, as far as there is slack while a run lasts:
+    the first for whom something is missing gets it.
     """
 
     job: str | None
     preempt: bool = False
+    ahead: tuple[str, ...] = ()
 
 
 WAIT = Decision(None)
@@ -57,10 +60,6 @@ class Policy(Protocol):
         """Who shares a run that ``job`` is in, best first: asked when it is to be started, and
         while it runs after every event. Those are taken for whom there is room."""
 
-    def ahead(self, view: View, now: float) -> Iterable[JobView]:
-        """For whose coming phases to bring components in while a run lasts, if there is slack; the
-        first for whom something is missing gets it."""
-
     def order(self, view: View, now: float) -> list[JobView]:
         """All waiting jobs in the order in which they would go now, for estimates; it may take
         its time."""
@@ -72,14 +71,11 @@ class Policy(Protocol):
 
 
 class Solitary:
-    """The part of a policy that runs one job at a time, and prepares for none."""
+    """The part of a policy that runs one job at a time, until it ends."""
 
     steadfast = True
 
     def company(self, job: JobView, view: View, now: float) -> Iterable[JobView]:  # noqa: ARG002
-        return ()
-
-    def ahead(self, view: View, now: float) -> Iterable[JobView]:  # noqa: ARG002
         return ()
 
     def wake(self, view: View, now: float) -> float | None:  # noqa: ARG002

@@ -38,10 +38,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from scheduler.policy import WAIT, Decision, Place
 from scheduler.types import PolicySettings
-from scheduler.view import GroupView, JobView, View
+from scheduler.view import JobView, View
 
 _ORDINARY, _LATE, _OVERDUE, _LAST = range(4)
 _TIER = {_LAST: 0, _OVERDUE: 1, _LATE: 3, _ORDINARY: 3}
@@ -69,15 +70,15 @@ class PricedWork:
 
     def choose(self, view: View, now: float) -> Decision:
         job = self._best(view, now)
-        if job is None:
+        running = view.running
+        if job is not None and all(view.pausing(run) for run in running):
+            return Decision(self._gathered(job, view).id)
+        if job is not None and self._gives_way(job, view, now):  # 3
+            return Decision(job.id, preempt=True)
+        if not self._settings.prefetch:
             return WAIT
-        running = [run for run in view.running if not view.pausing(run)]
-        if running:  # 3
-            gives_way = self._settings.preempt and all(
-                self._gives_way(run, job, view, now) for run in running
-            )
-            return Decision(job.id, preempt=True) if gives_way else WAIT
-        return Decision(self._gathered(job, view).id)
+        coming = running if job is None else (*running, job)
+        return Decision(None, ahead=tuple(j.id for j in coming))  # 5
 
     def company(self, job: JobView, view: View, now: float) -> Iterable[JobView]:  # noqa: ARG002
         sharing = job.sharing
@@ -87,17 +88,9 @@ class PricedWork:
             return view.sharers(job) if self._settings.share_texts else ()
         return () if view.running else self._paying(job, view.sharers(job), view)  # 4b
 
-    def ahead(self, view: View, now: float) -> Iterator[JobView]:
-        if self._settings.prefetch:  # 5
-            yield from view.running
-            following = self._best(view, now)
-            if following is not None:
-                yield following
-
     def order(self, view: View, now: float) -> list[JobView]:
         def turn(job: JobView) -> tuple[bool, _Key]:
-            setup = self._setup(job.needs, view)
-            return view.blocked(job.needs), self._key(job, setup, view, now)
+            return view.blocked(job.needs), self._key(job, view, now)
 
         return sorted(view.waiting(), key=turn)
 
@@ -140,7 +133,8 @@ class PricedWork:
         urgency = min(settings.discount * left, settings.discount_seconds_max)  # 2b
         return Place(place.rank - urgency / job.weight, _ORDINARY, min(place.until, latest))
 
-    def _key(self, job: JobView, setup: float, view: View, now: float) -> _Key:
+    def _key(self, job: JobView, view: View, now: float) -> _Key:
+        setup = self._setup(job.needs, view)
         return self._key_of(job, job.rank, job.lane, setup, view, now)
 
     def _key_of(
@@ -161,45 +155,43 @@ class PricedWork:
 
     def _best(self, view: View, now: float) -> JobView | None:
         best: tuple[_Key, JobView] | None = None
+        joined = self._joined(view)
         for group in view.groups():
-            job = None if view.blocked(group.needs) else self._head(group, view)
-            if job is None:
-                continue
-            key = self._key(job, self._setup(group.needs, view), view, now)
-            if best is None or key < best[0]:
-                best = key, job
+            setup = self._setup(group.needs, view)
+            for job in islice(group.jobs(), _LOOKS_MAX):
+                key = self._key_of(job, job.rank, job.lane, setup, view, now)
+                if best is not None and key >= best[0]:
+                    break
+                if _may_go(job, view, joined):
+                    best = key, job
+                    break
         return None if best is None else best[1]
 
-    def _head(self, group: GroupView, view: View) -> JobView | None:
-        for looks, job in enumerate(group.jobs()):
-            if looks == _LOOKS_MAX:
-                return None
-            if not self._joins(job, view) and view.admits(job):
-                return job
+    def _joined(self, view: View) -> str | None:
+        """Whoever has this key joins the run that lasts, and need not preempt it."""
+        for run in view.running:
+            sharing = run.sharing
+            if sharing is not None and sharing.mid_phase and not view.pausing(run):
+                return sharing.key if self._settings.share_texts else None
         return None
 
     # Preemption -----------------------------------------------------------------------------------
 
-    def _joins(self, job: JobView, view: View) -> bool:
-        sharing = job.sharing
-        return (
-            sharing is not None
-            and sharing.mid_phase
-            and self._settings.share_texts
-            and any(
-                run.sharing is not None and run.sharing.key == sharing.key and not view.pausing(run)
-                for run in view.running
-            )
-        )
+    def _gives_way(self, job: JobView, view: View, now: float) -> bool:
+        """Whether whoever runs should be paused for a job."""
+        if not self._settings.preempt:
+            return False
+        other = self._key(job, view, now)
+        return all(self._yields(run, job, other, view, now) for run in view.running)
 
-    def _gives_way(self, run: JobView, job: JobView, view: View, now: float) -> bool:
+    def _yields(self, run: JobView, job: JobView, other: _Key, view: View, now: float) -> bool:
         phase = run.demand.phases[run.phase]
         if run.step + 1 >= phase.steps:  # 3a
             return False
         left = run.remaining_seconds - phase.seconds / phase.steps
         place = self._place(run, left, max(view.as_of(run), run.demand.arrival))
-        mine = self._key_of(run, place.rank, place.lane, self._setup(run.needs, view), view, now)
-        other = self._key(job, self._setup(job.needs, view), view, now)
+        setup = self._setup(run.needs, view)
+        mine = self._key_of(run, place.rank, place.lane, setup, view, now)
         if other[0] != mine[0]:  # 3b
             return other[0] < mine[0]
         way_back = view.way_back_seconds(run, job)
@@ -228,6 +220,8 @@ class PricedWork:
         single = job.phase_seconds / sharing.units**sharing.exponent
         for other in others:
             more = _units(other, phases=2)
+            if units >= sharing.units_max:
+                return
             if units + more > sharing.units_max:
                 continue
             alone = single * more**sharing.exponent
@@ -237,6 +231,14 @@ class PricedWork:
             if saved > (together - before) * members:
                 units, members = units + more, members + 1
                 yield other
+
+
+def _may_go(job: JobView, view: View, joined: str | None) -> bool:
+    """Whether a waiting job may be chosen: not if it joins the run that lasts."""
+    sharing = job.sharing
+    if joined is not None and sharing is not None and sharing.key == joined:
+        return False
+    return view.admits(job) and not view.blocked(job.needs)
 
 
 def _units(job: JobView, phases: int = 1) -> int:

@@ -38,7 +38,7 @@ def estimates(index: Index, order: Sequence[Job], now: float) -> list[Estimate]:
         found.append(Estimate(run.job.id, 0, 0.0, at))
     brought = {name for run in index.runs.values() for name in run.job.needs}
     for position, job in enumerate(order, start=1):
-        start = at + index.setup_seconds([name for name in job.needs if name not in brought])
+        start = at + index.setup_seconds(tuple(n for n in job.needs if n not in brought))
         brought.update(job.needs)
         at = start + job.remaining_seconds
         found.append(Estimate(job.id, position, start, at))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from scheduler import messages as m
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing
 from scheduler.policy import Policy
 from scheduler.types import Lease
-from scheduler.view import JobView
 
 
 class Running:
@@ -27,8 +27,8 @@ class Running:
         number = self._leases + 1
         # Alone, the estimate has proved wrong: the run gets all there is.
         working = index.ledger.device.free if job.alone else job.current.working_bytes
-        company = () if job.alone else self._policy.company(job, index, index.now)
-        runs = [self._begin(job, number, working), *self._take(job, list(company), number)]
+        company = [] if job.alone else self._company(job)
+        runs = [self._begin(job, number, working), *self._take(job, company, number)]
         for run in runs:
             self._say(_command(run, len(runs)))
 
@@ -41,8 +41,7 @@ class Running:
             return
         if any(run.pausing for run in runs):
             return
-        company = list(self._policy.company(leader, self._index, self._index.now))
-        for run in self._take(leader, company, runs[0].number):
+        for run in self._take(leader, self._company(leader), runs[0].number):
             self._say(_command(run, 1))
 
     def pause(self) -> None:
@@ -57,14 +56,22 @@ class Running:
         run = self._index.runs.get(lease.id)
         return run if run is not None and run.lease == lease else None
 
-    def _take(self, leader: Job, company: Iterable[JobView], number: int) -> list[Run]:
+    def _company(self, job: Job) -> list[Job]:
+        """Whom the policy names, as far as a run could take them."""
+        index, sharing = self._index, job.sharing
+        if sharing is None:
+            return []
+        named = self._policy.company(job, index, index.now)
+        return [index.jobs[view.id] for view in islice(named, sharing.units_max)]
+
+    def _take(self, leader: Job, company: Iterable[Job], number: int) -> list[Run]:
         """Begin those of the company for whom there is room beside the leader, in order."""
         index, sharing = self._index, leader.sharing
         if sharing is None:
             return []
         units = sum(run.job.sharing.units for run in index.runs.values() if run.job.sharing)
         taken = []
-        for job in (index.jobs[view.id] for view in company):
+        for job in company:
             other = job.sharing
             if other is None or units + other.units > sharing.units_max:
                 continue

@@ -6,13 +6,12 @@ is called off when the job whose turn it is needs the link for something else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from scheduler import messages as m
 from scheduler.index import Index
 from scheduler.job import Job, Standing
 from scheduler.loading import Loading
-from scheduler.policy import Policy
 from scheduler.residency import Residency
 from scheduler.strategy import Eviction, Move, Shelf, Want, bring_in, ready
 from scheduler.types import Tier
@@ -48,12 +47,11 @@ class SetUp:
             self._call_off(want)
         return False
 
-    def ahead(self, policy: Policy) -> None:
-        """Bring in one component for a phase to come of the jobs that the policy names."""
+    def ahead(self, jobs: Iterable[str]) -> None:
+        """Bring in one component for a phase to come of one of these jobs."""
         if self._loading.transfers:
             return
-        for view in policy.ahead(self._index, self._index.now):
-            job = self._index.jobs[view.id]
+        for job in (self._index.jobs[name] for name in jobs):
             runs = job.standing is Standing.RUNNING
             if self._fetch(job, job.phase + 1 if runs else job.phase):
                 return

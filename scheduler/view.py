@@ -98,7 +98,7 @@ class View(Protocol):
     def resident(self, component: str) -> bool:
         """It is on the device, or on its way there."""
 
-    def setup_seconds(self, needs: Sequence[str]) -> float:
+    def setup_seconds(self, needs: tuple[str, ...]) -> float:
         """Seconds to stage and load what of these is not on the device, as things are."""
 
     def as_of(self, run: JobView) -> float:
