@@ -100,15 +100,15 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.shell.feed(m.TimeReached(), self.shell.now + seconds)
 
-    @precondition(lambda self: self.shell.books.runs)
-    @rule(step=st.integers(0, 5))
-    def step(self, step: int) -> None:
-        self.shell.step(step)
+    @precondition(lambda self: self.shell.books.members)
+    @rule(data=st.data(), step=st.integers(0, 5))
+    def step(self, data: st.DataObject, step: int) -> None:
+        self.shell.step(step, data.draw(st.sampled_from(self.shell.books.running())))
 
     @rule(lease=st.integers(0, 20), job=st.integers(0, 5), phase=st.integers(0, 3))
     def something_stale(self, lease: int, job: int, phase: int) -> None:
         stale = Lease(lease, f"j{job}", phase)
-        if self.shell.books.runs.get(lease) != stale:
+        if all(member.lease != stale for member in self.shell.books.members.values()):
             self.shell.feed(m.PhaseFinished(stale, 5))
             self.shell.feed(m.RunFailed(stale, Fault.OUT_OF_MEMORY, "late"))
             self.shell.feed(m.Paused(stale, 1, 5))

@@ -78,7 +78,6 @@ def test_nothing_waits() -> None:
     line = Line()
     assert line.policy.choose(line.index, 0.0) == WAIT == Decision(None, preempt=False)
     assert line.order() == []
-    assert list(line.policy.ahead(line.index, 0.0)) == []
 
 
 def test_1a_the_oldest_of_those_that_waited_too_long_goes_first() -> None:

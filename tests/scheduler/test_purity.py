@@ -14,6 +14,7 @@ ALLOWED = {
     "dataclasses",
     "enum",
     "heapq",
+    "itertools",
     "math",
     "typing",
 }
@@ -21,8 +22,8 @@ FLOORS = (
     ("contest",),
     ("simulate",),
     ("core", "machine"),
-    ("running", "setup"),
-    ("bound", "loading", "machine_run", "report"),
+    ("report", "running", "setup"),
+    ("bound", "loading", "machine_run", "plan"),
     ("index",),
     ("baselines", "policy_priced", "profile", "shares", "strategy", "waiting"),
     ("policy",),
