@@ -12,9 +12,9 @@ from scheduler.errors import (
     ProtocolError,
     SchedulerError,
 )
+from scheduler.plan import Estimate
 from scheduler.policy import WAIT, Decision, Place, Policy, Solitary
 from scheduler.policy_priced import PricedWork
-from scheduler.report import Estimate
 from scheduler.types import PolicySettings, SchedulerSettings
 from scheduler.view import GroupView, JobView, View
 

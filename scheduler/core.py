@@ -30,6 +30,7 @@ from scheduler.errors import BadDecision, ProtocolError
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
 from scheduler.loading import ComponentEvent, Loading
+from scheduler.plan import Estimate, estimates
 from scheduler.policy import WAIT, Decision, Policy
 from scheduler.policy_priced import PricedWork
 from scheduler.residency import Residency
@@ -150,9 +151,9 @@ class Scheduler:
         """Draining, and no command is in flight."""
         return self._draining and not self._index.runs and not self._loading.in_flight
 
-    def plan(self, now: float) -> list[report.Estimate]:
+    def plan(self, now: float) -> list[Estimate]:
         """When each job is expected to start and to finish, by the present order."""
-        return report.estimates(self._index, self._order(), max(self._index.now, now))
+        return estimates(self._index, self._order(), max(self._index.now, now))
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, as JSON values, as of the last event."""

@@ -33,6 +33,9 @@ from typing import NamedTuple
 from scheduler.errors import IllegalMove
 from scheduler.types import Budget, Demand, Fault, Lease, Phase, Sharing
 
+# How much longer than expected a phase may take, one time in ten, where nothing is known of it.
+_SPREAD = 0.25
+
 
 class Standing(Enum):
     WAITING = "waiting"
@@ -73,6 +76,7 @@ class Job:
     __slots__ = (
         "_needs_from",
         "_seconds_after",
+        "_spread_from",
         "alone",
         "begun",
         "carried",
@@ -110,8 +114,8 @@ class Job:
         self.components = tuple(tuple(dict.fromkeys(p.components)) for p in demand.phases)
         self.run_bytes = tuple(phase_bytes(p, sizes)[0] for p in demand.phases)
         needs: tuple[str, ...] = ()
-        seconds = 0.0
-        needs_from, seconds_after = [], []
+        seconds = spread = 0.0
+        needs_from, seconds_after, spread_from = [], [], []
         for phase, components in zip(
             reversed(demand.phases), reversed(self.components), strict=True
         ):
@@ -119,8 +123,11 @@ class Job:
             needs_from.append(needs)
             seconds_after.append(seconds)
             seconds += phase.seconds
+            spread += _spread(phase)
+            spread_from.append(spread)
         self._needs_from = tuple(reversed(needs_from))
         self._seconds_after = tuple(reversed(seconds_after))
+        self._spread_from = tuple(reversed(spread_from))
         self.service_seconds = seconds
         self.claimed = Claim(0, 0)
 
@@ -153,6 +160,11 @@ class Job:
     def remaining_seconds(self) -> float:
         """Expected seconds of running that are left, over all phases."""
         return self.phase_seconds + self._seconds_after[self.phase]
+
+    @property
+    def spread_seconds(self) -> float:
+        """By how much what is left may take longer, one time in ten."""
+        return self._spread_from[self.phase]
 
     def reach(self, step: int) -> None:
         """Note the steps done; a step that comes late changes nothing."""
@@ -205,6 +217,11 @@ class Run:
     first_step: int
     pausing: bool = False
     cancelling: bool = False
+
+
+def _spread(phase: Phase) -> float:
+    late = phase.seconds_p90
+    return _SPREAD * phase.seconds if late is None else max(0.0, late - phase.seconds)
 
 
 def phase_bytes(phase: Phase, sizes: Mapping[str, int]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from scheduler import fields
 from scheduler.errors import InputError
@@ -75,6 +75,27 @@ class PhaseCost:
             exponent = batching.image_exponent
             return Sharing(key, request.images, batching.image_max, exponent, mid_phase=False)
         return None
+
+
+class Costs(Protocol):
+    """A card, and what a request costs on it."""
+
+    @property
+    def budget(self) -> Budget: ...
+    @property
+    def links(self) -> Links: ...
+    @property
+    def links_naive(self) -> Links: ...
+    @property
+    def copy_slowdown(self) -> float: ...
+    @property
+    def paused_bytes(self) -> int: ...
+    @property
+    def slo_seconds(self) -> Mapping[str, float]: ...
+    @property
+    def components(self) -> tuple[Component, ...]: ...
+    def demand(self, request: Request) -> Demand:
+        """Raises ``InputError`` for a request that it cannot price."""
 
 
 @dataclass(frozen=True, slots=True)

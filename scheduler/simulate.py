@@ -20,7 +20,7 @@ from scheduler.core import Scheduler
 from scheduler.errors import InputError, ProtocolError
 from scheduler.machine import Counts, Machine
 from scheduler.policy import Policy
-from scheduler.profile import Profile
+from scheduler.profile import Costs
 from scheduler.strategy import Eviction
 from scheduler.types import Component, Outcome, SchedulerSettings
 from scheduler.workload import Request, Workload
@@ -47,7 +47,7 @@ class Record:
 
 def simulate(
     workload: Workload,
-    profile: Profile,
+    profile: Costs,
     contestant: Contestant,
     settings: SchedulerSettings,
     *,
@@ -73,7 +73,7 @@ class _Simulation:
     def __init__(
         self,
         workload: Workload,
-        profile: Profile,
+        profile: Costs,
         contestant: Contestant,
         settings: SchedulerSettings,
         every_step: bool,
