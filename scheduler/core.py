@@ -3,7 +3,8 @@
 ``handle`` is the only mutator (``handle_all`` takes the events of one moment). It notes what the
 events say, then decides anew:
 
-1. What time brings is noted: places that have run out, failures whose time is over.
+1. What time brings is noted: places that have run out, failures whose time is over. While a job
+   is about to follow one that has finished, an idle device waits for it.
 2. If no job is on its way to be started the policy is asked for one (the *target*); if that means
    to preempt, whoever runs is asked to pause. A target keeps its turn until it is started,
    cancelled or failed; only jobs that arrive meanwhile may take it, so that two jobs cannot evict
@@ -27,6 +28,7 @@ from typing import Any
 from scheduler import messages as m
 from scheduler import report
 from scheduler.errors import BadDecision, ProtocolError
+from scheduler.followers import Followers
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
 from scheduler.loading import ComponentEvent, Loading
@@ -84,6 +86,7 @@ class Scheduler:
         self._running = Running(self._index, self._policy, self._say)
         self._target: _Target | None = None
         self._newcomers: list[Job] = []
+        self._followers = Followers(settings.follow_seconds)
         self._draining = False
         self._ignored = 0
         self._handlers: dict[type[m.Event], Callable[[Any], None]] = {
@@ -130,7 +133,7 @@ class Scheduler:
         decide otherwise."""
         if self._draining:
             return None
-        times = [self._loading.retry_at]
+        times = [self._loading.retry_at, self._followers.until]
         if self._index.runs:
             due = self._index.queue.next_due
             times += [due if due < math.inf else None]
@@ -187,7 +190,8 @@ class Scheduler:
         index = self._index
         index.repay()
         self._loading.forget_failures(index.now)  # 1
-        if self._draining:
+        self._followers.advance(index.now)  # 1
+        if self._draining or (self._followers.until is not None and not index.runs):
             return
         if self._target is not None and self._crowded_out(self._target.job):
             self._target = None
@@ -255,6 +259,7 @@ class Scheduler:
             self._say(m.Settle(demand.job, Outcome.REFUSED, *refused))
             return
         job = Job(demand, index.sizes, self._settings.class_weights.get(demand.job_class, 1.0))
+        self._followers.arrived(demand)
         index.enter(job)
         self._newcomers.append(job)
         self._settle_if_doomed(job)
@@ -345,6 +350,7 @@ class Scheduler:
         job = run.job
         if job.last_phase:
             self._settle(job, Outcome.FINISHED)
+            self._followers.expect(job.demand, self._index.now)
         elif run.cancelling:
             self._settle(job, Outcome.CANCELLED)
         else:

@@ -116,7 +116,8 @@ class Demand:
     """What the scheduler sees of a job. ``job`` is unique; ``arrival`` counts for ageing.
 
     ``job_class`` has a weight in the settings. ``kind`` is what is made (a text, an image, a
-    video): users take turns within a kind, and each has its share of the device.
+    video): users take turns within a kind, and each has its share of the device. ``followed``:
+    another job, which names it in ``follows``, arrives as soon as this one has finished.
     """
 
     job: str
@@ -126,6 +127,8 @@ class Demand:
     arrival: float
     deadline: float | None = None
     kind: str = ""
+    follows: str | None = None
+    followed: bool = False
 
     def __post_init__(self) -> None:
         _require(bool(self.job), "demand.job", self.job, "an id")
@@ -210,13 +213,14 @@ class PolicySettings:
 class SchedulerSettings:
     """``waiting_jobs_max`` is what ``credit`` counts down from. ``load_attempts_max`` bounds the
     tries in a row to stage or load a component, after which it is left alone for
-    ``load_retry_seconds``. ``class_weights`` divide a job's seconds; a class that is not named
-    weighs 1.
+    ``load_retry_seconds``. The device waits up to ``follow_seconds`` for a job that follows one.
+    ``class_weights`` divide a job's seconds; a class that is not named weighs 1.
     """
 
     waiting_jobs_max: int
     load_attempts_max: int
     load_retry_seconds: float
+    follow_seconds: float = 0.25
     class_weights: Mapping[str, float] = field(default_factory=dict)
     policy: PolicySettings = field(default_factory=PolicySettings)
 
@@ -224,6 +228,7 @@ class SchedulerSettings:
         value = self.load_retry_seconds
         allowed = "a finite number above 0"
         _require(math.isfinite(value) and value > 0, "settings.load_retry_seconds", value, allowed)
+        _finite(self.follow_seconds, "settings.follow_seconds", 0)
         _finite(self.waiting_jobs_max, "settings.waiting_jobs_max", 1)
         _finite(self.load_attempts_max, "settings.load_attempts_max", 1)
         for name, weight in self.class_weights.items():
