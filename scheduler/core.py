@@ -22,23 +22,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from scheduler import messages as m
 from scheduler import report
-from scheduler.errors import BadDecision, ProtocolError
+from scheduler.errors import ProtocolError
 from scheduler.followers import Followers
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
 from scheduler.loading import ComponentEvent, Loading
 from scheduler.plan import Estimate, estimates
-from scheduler.policy import WAIT, Decision, Policy
+from scheduler.policy import Policy
 from scheduler.policy_priced import PricedWork
 from scheduler.residency import Residency
 from scheduler.running import Running
 from scheduler.setup import SetUp
 from scheduler.strategy import Eviction
+from scheduler.turn import Turn
 from scheduler.types import (
     Budget,
     Component,
@@ -48,14 +48,6 @@ from scheduler.types import (
     Outcome,
     SchedulerSettings,
 )
-
-
-@dataclass(slots=True)
-class _Target:
-    """The job whose turn it is. ``clear``: a load ran out of memory, so all else must go first."""
-
-    job: Job
-    clear: bool = False
 
 
 class Scheduler:
@@ -82,10 +74,9 @@ class Scheduler:
             components, budget, links, self._policy.place, settings.policy.share_seconds, staged
         )
         self._loading = Loading(self._index, settings)
-        self._set_up = SetUp(self._index, self._loading, eviction, self._say)
+        set_up = SetUp(self._index, self._loading, eviction, self._say)
         self._running = Running(self._index, self._policy, self._say)
-        self._target: _Target | None = None
-        self._newcomers: list[Job] = []
+        self._turn = Turn(self._index, self._policy, set_up, self._running)
         self._followers = Followers(settings.follow_seconds)
         self._draining = False
         self._ignored = 0
@@ -121,7 +112,6 @@ class Scheduler:
     def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
         """As ``handle`` for the events of one moment: all are noted before anything is decided."""
         self._commands.clear()
-        self._newcomers.clear()
         self._index.advance(now)  # 1
         for event in events:
             self._handlers[type(event)](event)
@@ -154,6 +144,11 @@ class Scheduler:
         """Draining, and no command is in flight."""
         return self._draining and not self._index.runs and not self._loading.in_flight
 
+    @property
+    def target(self) -> str | None:
+        """The job that is on its way to be started."""
+        return None if self._turn.job is None else self._turn.job.id
+
     def plan(self, now: float) -> list[Estimate]:
         """When each job is expected to start and to finish, by the present order."""
         return estimates(self._index, self._order(), max(self._index.now, now))
@@ -162,24 +157,23 @@ class Scheduler:
         """Everything, as JSON values, as of the last event."""
         return {
             **report.snapshot(self._index, self.plan(self._index.now)),
-            "target": self._target.job.id if self._target else None,
+            "target": self.target,
             "draining": self._draining,
             "ignored_events": self._ignored,
         }
 
     def check(self) -> None:
         """Raises ``InvariantBroken`` with the story if the books and the world are at odds."""
-        report.check(self._index, self._target.job if self._target else None, repr(self))
+        report.check(self._index, self._turn.job, repr(self))
 
     def __repr__(self) -> str:
-        return report.describe(self._index, self._target.job if self._target else None)
+        return report.describe(self._index, self._turn.job)
 
     def _order(self) -> list[Job]:
         """The waiting jobs in policy order, the target first."""
         order = [self._index.jobs[j.id] for j in self._policy.order(self._index, self._index.now)]
-        if self._target is None:
-            return order
-        return [self._target.job, *(j for j in order if j is not self._target.job)]
+        target = self._turn.job
+        return order if target is None else [target, *(j for j in order if j is not target)]
 
     def _say(self, command: m.Command) -> None:
         self._commands.append(command)
@@ -191,26 +185,14 @@ class Scheduler:
         index.repay()
         self._loading.forget_failures(index.now)  # 1
         self._followers.advance(index.now)  # 1
-        if self._draining or (self._followers.until is not None and not index.runs):
+        if self._draining:
             return
-        if self._target is not None and self._crowded_out(self._target.job):
-            self._target = None
-        decision = WAIT
-        if self._target is None:
+        self._turn.forget_if_crowded_out()
+        if self._turn.job is None and not index.runs:
+            if self._followers.until is not None:
+                return
             self._break_lock()
-            decision = self._policy.choose(index, index.now)  # 2
-            self._choose(decision)
-        elif self._newcomers and not self._policy.steadfast:
-            self._reconsider(self._target)
-        if self._target is not None:
-            self._bring_in(self._target)  # 3
-        elif index.runs:
-            self._running.join()  # 4
-            self._set_up.ahead(decision.ahead)  # 5
-
-    def _crowded_out(self, job: Job) -> bool:
-        """Whether the run that it was chosen to preempt left more state than was claimed."""
-        return not self._index.runs and not self._index.admits(job)
+        self._turn.go_on()  # 2 to 5
 
     def _break_lock(self) -> None:
         """Where jobs carry more than they claimed, it may be that no begun job fits any more: then
@@ -227,27 +209,6 @@ class Scheduler:
             )
             self._settle(job, Outcome.FAILED, Fault.OUT_OF_MEMORY, detail)
 
-    def _choose(self, decision: Decision) -> None:
-        if decision.job is None or (self._index.runs and not decision.preempt):
-            return
-        job = self._index.jobs.get(decision.job)
-        if job is None or job.standing is Standing.RUNNING or not self._index.admits(job):
-            raise BadDecision(f"{decision}: it must wait and be admitted\n{self!r}")
-        self._target = _Target(job)
-        self._running.pause()
-
-    def _reconsider(self, target: _Target) -> None:
-        """A job that has just arrived may take the target's turn."""
-        decision = self._policy.choose(self._index, self._index.now)
-        job = self._index.jobs.get(decision.job) if decision.job is not None else None
-        if job in self._newcomers and job is not target.job:
-            self._choose(decision)
-
-    def _bring_in(self, target: _Target) -> None:
-        if self._set_up.bring_in(target.job, clear=target.clear or target.job.alone):
-            self._target = None
-            self._running.start(target.job)
-
     # Jobs -----------------------------------------------------------------------------------------
 
     def _job_arrived(self, event: m.JobArrived) -> None:
@@ -261,7 +222,7 @@ class Scheduler:
         job = Job(demand, index.sizes, self._settings.class_weights.get(demand.job_class, 1.0))
         self._followers.arrived(demand)
         index.enter(job)
-        self._newcomers.append(job)
+        self._turn.arrived(job)
         self._settle_if_doomed(job)
 
     def _cancel_requested(self, event: m.CancelRequested) -> None:
@@ -278,7 +239,7 @@ class Scheduler:
 
     def _drain_requested(self, event: m.DrainRequested) -> None:
         self._draining = True
-        self._target = None
+        self._turn.forget()
         if event.pause:
             self._running.pause()
 
@@ -288,8 +249,8 @@ class Scheduler:
     def _settle(
         self, job: Job, outcome: Outcome, fault: Fault | None = None, detail: str = ""
     ) -> None:
-        if self._target is not None and self._target.job is job:
-            self._target = None
+        if self._turn.job is job:
+            self._turn.forget()
         self._index.remove(job)
         self._say(m.Settle(job.id, outcome, fault, detail))
 
@@ -309,15 +270,15 @@ class Scheduler:
             self._ignored += 1
         elif ended.fault is not None and ended.given_up:
             self._fail_those_waiting(ended.residency, ended.fault)
-        elif ended.fault is Fault.OUT_OF_MEMORY and self._target is not None:
-            self._target.clear = True
+        elif ended.fault is Fault.OUT_OF_MEMORY:
+            self._turn.clear()
 
     def _fail_those_waiting(self, residency: Residency, fault: Fault) -> None:
         """The target fails if it waited for this; if trying again is no use, so does every job that
         will need it."""
         name, failure = residency.name, residency.failure
         assert failure is not None
-        target = self._target.job if self._target else None
+        target = self._turn.job
         if target is not None and name in target.components[target.phase]:
             self._settle(target, Outcome.FAILED, fault, f"{name}: {failure.detail}")
         if failure.permanent:

@@ -184,8 +184,7 @@ class Shell:
 
     @property
     def target(self) -> str | None:
-        target = self.scheduler._target
-        return None if target is None else target.job.id
+        return self.scheduler.target
 
     @property
     def lease(self) -> Lease:
