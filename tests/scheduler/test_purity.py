@@ -18,14 +18,15 @@ ALLOWED = {
     "typing",
 }
 FLOORS = (
+    ("recorded", "replay"),
     ("contest",),
     ("simulate",),
     ("core", "machine"),
     ("bound", "loading", "report"),
     ("baselines", "index", "policy_urgent", "profile", "strategy"),
     ("policy",),
-    ("job", "ledger", "residency", "view", "workload"),
-    ("fields",),
+    ("job", "ledger", "recording", "residency", "view", "workload"),
+    ("codec", "fields"),
     ("messages",),
     ("errors", "types"),
 )
