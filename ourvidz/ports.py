@@ -25,7 +25,7 @@ from ourvidz.jobs import (
     Reference,
     Work,
 )
-from scheduler.messages import Cancel, Command, Event, Pause, StepReached
+from scheduler.messages import Abort, Cancel, Command, Event, Pause, StepReached
 from scheduler.types import Component, Lease, Phase
 
 
@@ -230,7 +230,8 @@ class PlanRejected(Exception):
 
 
 class Executor(Protocol):
-    """The device and what runs on it. One device run at a time is the scheduler's promise."""
+    """The device and what runs on it. One device run at a time, of members that may share it, is
+    the scheduler's promise."""
 
     @property
     def components(self) -> Sequence[Component]: ...
@@ -247,11 +248,17 @@ class Executor(Protocol):
     async def execute(self, command: Command) -> Event:
         """Carry out one command and return its terminal event; never raises but by cancellation.
 
-        Cancelling the surrounding scope waits until the worker thread is done.
+        Commands for the same run share it, as ``scheduler.messages`` says: each returns when its
+        own lease ends, while the others go on. A run with several starters begins when all their
+        commands have come, also those of leases that were asked to stop before: so every one of
+        them must be given here.
+
+        Cancelling the surrounding scope waits until the worker thread is done with the command.
         """
 
-    def request(self, request: Pause | Cancel) -> None:
-        """Ask a run to stop; its ``execute`` returns accordingly. Unknown leases are ignored."""
+    def request(self, request: Pause | Cancel | Abort) -> None:
+        """Ask a run, or a component's stage or load, to stop; its ``execute`` returns accordingly.
+        Unknown leases are ignored, and so are components of which none is under way."""
 
     def forget(self, part_id: str) -> None:
         """Drop the part's state, or what is left of it."""
