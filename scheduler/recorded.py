@@ -13,16 +13,18 @@ card's.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scheduler import fields, profile
+from scheduler import fields
 from scheduler import messages as m
 from scheduler.errors import InputError
+from scheduler.profile import Profile, parse
 from scheduler.recording import Header, Turn
-from scheduler.types import Budget, Component, Demand, Lease, Links, Outcome, Phase, Sharing
+from scheduler.types import Demand, Lease, Outcome, Phase, Sharing
 from scheduler.workload import Request, Workload, chain
 
 _LEFT_OUT = (Outcome.CANCELLED, Outcome.REFUSED)
@@ -32,17 +34,10 @@ _TYPES = {"sdxl": "sdxl_generate", "wan": "wan_generate"}
 _TEXT_TYPES = {"qwen_base": "enhance_base", "qwen_instruct": "enhance_instruct"}
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedCosts:
-    """As ``profile.Profile``, with demands that are ready."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCosts(Profile):
+    """A profile whose demands are ready."""
 
-    budget: Budget
-    links: Links
-    links_naive: Links
-    copy_slowdown: float
-    paused_bytes: int
-    slo_seconds: Mapping[str, float]
-    components: tuple[Component, ...]
     demands: Mapping[str, Demand]
 
     def demand(self, request: Request) -> Demand:
@@ -82,21 +77,17 @@ class Recorded:
         """What it costs to serve them, with a profile's parsed TOML document over the recorded
         card. Raises ``InputError``."""
         tables = fields.table(document, "the profile")
-        card = profile.parse(self._filled(tables, header))
-        sizes = {c.name: c.weight_bytes for c in card.components}
         batching = fields.table(tables.get("batching", {}), "[batching]")
+        card = parse(self._filled(tables, header))
+        if "links_naive" not in tables:
+            card = replace(card, links_naive=card.links)
+        demands = {
+            job: self._demand(demand, card.paused_bytes, batching)
+            for job, demand in self._kept().items()
+        }
         return RecordedCosts(
-            budget=card.budget,
-            links=card.links,
-            links_naive=card.links_naive if "links_naive" in tables else card.links,
-            copy_slowdown=card.copy_slowdown,
-            paused_bytes=card.paused_bytes,
-            slo_seconds=card.slo_seconds,
-            components=tuple(Component(c.name, sizes[c.name]) for c in header.components),
-            demands={
-                job: self._demand(demand, card.paused_bytes, batching)
-                for job, demand in self._kept().items()
-            },
+            **{field.name: getattr(card, field.name) for field in dataclasses.fields(card)},
+            demands=demands,
         )
 
     def _kept(self) -> dict[str, Demand]:
@@ -146,7 +137,8 @@ class Recorded:
         return replace(phase, sharing=sharing, state_bytes_max=state_bytes)
 
     def _filled(self, tables: Mapping[str, Any], header: Header) -> dict[str, Any]:
-        """The profile with what it does not say; its own phases have nothing to say here."""
+        """The profile with what it does not say; of phases, and of components that the recording
+        does not know, it has nothing to say here."""
         recorded: dict[str, dict[str, Any]] = {
             "device": {
                 "vram_bytes": header.budget.device_bytes,
@@ -159,13 +151,18 @@ class Recorded:
                 "fixed_seconds": header.links.fixed_seconds,
             },
             "links_naive": {"disk_to_device": header.links.disk_to_host},
-            "components": {c.name: c.weight_bytes for c in header.components},
         }
         filled = {
             name: {**table, **fields.table(tables.get(name, {}), f"[{name}]")}
             for name, table in recorded.items()
         }
-        return {**tables, **filled, "phase": [{"types": [], "name": "recorded", "components": []}]}
+        sizes = fields.table(tables.get("components", {}), "[components]")
+        filled["components"] = {
+            c.name: sizes.get(c.name, c.weight_bytes) for c in header.components
+        }
+        nothing = {"types": [], "name": "recorded", "components": []}
+        said = {name: table for name, table in tables.items() if name != "batching"}
+        return {**said, **filled, "phase": [nothing]}
 
 
 class _Watch:
