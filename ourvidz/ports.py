@@ -5,7 +5,7 @@ Every method may be cancelled at any await unless its docstring says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -26,6 +26,7 @@ from ourvidz.jobs import (
     Work,
 )
 from scheduler.messages import Abort, Cancel, Command, Event, Pause, StepReached
+from scheduler.recording import Header, Turn
 from scheduler.types import Component, Lease, Phase
 
 
@@ -275,6 +276,17 @@ class PeakMeter(Protocol):
         """The most that the run of ``lease``, which has just ended, had allocated on the device
         beside weights and other jobs' states: what its working bytes must cover. ``None`` where it
         was not counted."""
+
+
+class Recorder(Protocol):
+    """Writes down what the scheduler is told and what it decides, for a replay. Neither method
+    waits or raises: a recording that cannot go on ends, the service does not."""
+
+    def begin(self, header: Header, stopped: Callable[[], None]) -> None:
+        """Before the first turn. ``stopped`` is called in the event loop if the recording ends
+        before the service does."""
+
+    def turn(self, turn: Turn) -> None: ...
 
 
 class RenderFailed(Exception):
