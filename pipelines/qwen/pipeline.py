@@ -163,9 +163,8 @@ class QwenPipeline:
     ) -> list[torch.Tensor | None]:
         """The logits after each text, ``None`` where its token was cancelled."""
         found: list[torch.Tensor | None] = [None] * len(states)
-        going = [i for i, token in enumerate(tokens) if not token.cancelled]
-        begun = [i for i in going if states[i].step]
-        groups = [[i] for i in going if not states[i].step]
+        groups = [[i] for i, state in enumerate(states) if not state.step]
+        begun = [i for i, state in enumerate(states) if state.step]
         for group in [*groups, begun] if begun else groups:
             try:
                 with cancel.active(cancel.AllOf([tokens[i] for i in group])):

@@ -121,6 +121,14 @@ def hooked(layer: Any, hook: Callable[[], Any]) -> Iterator[None]:
         handle.remove()
 
 
+class Broken(Exception):
+    pass
+
+
+def broken() -> None:
+    raise Broken
+
+
 def layers(pipeline: QwenPipeline) -> Any:
     module: Any = pipeline.components["qwen.model"].module
     return module.model.layers
@@ -199,9 +207,14 @@ def test_a_text_may_leave_at_any_token_and_go_on_alone(
 
 
 def test_a_text_alone_keeps_its_bits_after_others_were_together(pipeline: QwenPipeline) -> None:
+    module: Any = pipeline.components["qwen.model"].module
     before = begun(pipeline, MIDDLE, steps=5)[0]
     finish(pipeline, *begun(pipeline, *ALL))
     assert same(begun(pipeline, MIDDLE, steps=5)[0], before)
+    with hooked(layers(pipeline)[1], broken), pytest.raises(Broken):
+        step(pipeline, *begun(pipeline, *ALL, steps=1))
+    assert same(begun(pipeline, MIDDLE, steps=5)[0], before)
+    assert module.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
@@ -256,14 +269,6 @@ def test_a_step_ends_inside_once_all_are_cancelled(pipeline: QwenPipeline) -> No
     ):
         assert pipeline.step_together(states, tokens) == [None] * len(ALL)
     assert reached == []
-
-
-class Broken(Exception):
-    pass
-
-
-def broken() -> None:
-    raise Broken
 
 
 @pytest.mark.parametrize("steps", [(2, 2, 2), (2, 0, 3), (0, 0, 0)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,9 @@ def unet(pipeline: SdxlPipeline) -> Any:
 
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 def test_together_each_is_as_if_alone(
-    sdxl: SdxlPipeline, request_for: Build, requests: list[ImageRequest], guidance: float
+    sdxl: SdxlPipeline, requests: list[ImageRequest], guidance: float
 ) -> None:
-    if guidance == 1.0:
-        requests = [request_for(seed=i, guidance_scale=1.0, shareable=True) for i in range(3)]
+    requests = [replace(request, guidance_scale=guidance) for request in requests]
     states = [at_denoise(sdxl, request) for request in requests]
     alone = [at_denoise(sdxl, request) for request in requests]
     while states[0].phase == "denoise":
@@ -103,7 +103,15 @@ def test_together_each_is_as_if_alone(
         assert abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler"])
+@pytest.mark.parametrize(
+    ("name", "guidance", "changes"),
+    [
+        ("EulerAncestralDiscreteScheduler", 5.0, {}),
+        ("UniPCMultistepScheduler", 5.0, {}),
+        # keeps the UNet's own output in its history
+        ("UniPCMultistepScheduler", 1.0, {"prediction_type": "sample"}),
+    ],
+)
 def test_every_run_has_its_own_history_and_noise(
     sdxl_root: Path,
     open_folder: Any,
@@ -112,13 +120,16 @@ def test_every_run_has_its_own_history_and_noise(
     tmp_path: Path,
     requests: list[ImageRequest],
     name: str,
+    guidance: float,
+    changes: dict[str, Any],
 ) -> None:
     folder = tmp_path / "sdxl"
     folder.mkdir()
     for path in (sdxl_root / "sdxl").iterdir():
         if path.name != "scheduler":
             (folder / path.name).symlink_to(path)
-    scheduler = getattr(diffusers, name).from_config(library.text.scheduler.config)
+    requests = [replace(request, guidance_scale=guidance) for request in requests]
+    scheduler = getattr(diffusers, name).from_config(library.text.scheduler.config, **changes)
     scheduler.save_pretrained(folder / "scheduler")
     pipeline = resident(open_folder(folder))
     states = [at_denoise(pipeline, request) for request in requests]
@@ -186,7 +197,13 @@ def test_cancelled_before_a_step(sdxl: SdxlPipeline, requests: list[ImageRequest
     states = [at_denoise(sdxl, request) for request in requests]
     tokens = [CancelToken() for _ in states]
     tokens[1].cancel()
+    rows: list[int] = []
+    handle = unet(sdxl).mid_block.register_forward_pre_hook(
+        lambda _, args: rows.append(len(args[0]))
+    )
     assert sdxl.step_together(states, tokens) == [(), None, ()]
+    handle.remove()
+    assert rows == [2 * (1 + 3)]
     for i in (0, 2):
         close(states[i], at_denoise(sdxl, requests[i], steps=1))
 
