@@ -5,7 +5,7 @@ Every method may be cancelled at any await unless its docstring says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -25,7 +25,8 @@ from ourvidz.jobs import (
     Reference,
     Work,
 )
-from scheduler.messages import Cancel, Command, Event, Pause, StepReached
+from scheduler.messages import Abort, Cancel, Command, Event, Pause, StepReached
+from scheduler.recording import Header, Turn
 from scheduler.types import Component, Lease, Phase
 
 
@@ -230,7 +231,8 @@ class PlanRejected(Exception):
 
 
 class Executor(Protocol):
-    """The device and what runs on it. One device run at a time is the scheduler's promise."""
+    """The device and what runs on it. One device run at a time, of members that may share it, is
+    the scheduler's promise."""
 
     @property
     def components(self) -> Sequence[Component]: ...
@@ -247,11 +249,17 @@ class Executor(Protocol):
     async def execute(self, command: Command) -> Event:
         """Carry out one command and return its terminal event; never raises but by cancellation.
 
-        Cancelling the surrounding scope waits until the worker thread is done.
+        Commands for the same run share it, as ``scheduler.messages`` says: each returns when its
+        own lease ends, while the others go on. A run with several starters begins when all their
+        commands have come, also those of leases that were asked to stop before: so every one of
+        them must be given here.
+
+        Cancelling the surrounding scope waits until the worker thread is done with the command.
         """
 
-    def request(self, request: Pause | Cancel) -> None:
-        """Ask a run to stop; its ``execute`` returns accordingly. Unknown leases are ignored."""
+    def request(self, request: Pause | Cancel | Abort) -> None:
+        """Ask a run, or a component's stage or load, to stop; its ``execute`` returns accordingly.
+        Unknown leases are ignored, and so are components of which none is under way."""
 
     def forget(self, part_id: str) -> None:
         """Drop the part's state, or what is left of it."""
@@ -268,6 +276,17 @@ class PeakMeter(Protocol):
         """The most that the run of ``lease``, which has just ended, had allocated on the device
         beside weights and other jobs' states: what its working bytes must cover. ``None`` where it
         was not counted."""
+
+
+class Recorder(Protocol):
+    """Writes down what the scheduler is told and what it decides, for a replay. Neither method
+    waits or raises: a recording that cannot go on ends, the service does not."""
+
+    def begin(self, header: Header, stopped: Callable[[], None]) -> None:
+        """Before the first turn. ``stopped`` is called in the event loop if the recording ends
+        before the service does."""
+
+    def turn(self, turn: Turn) -> None: ...
 
 
 class RenderFailed(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -54,11 +54,29 @@ class CancelToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """With whom a phase may run together: phases of other requests with the same ``key``.
+
+    ``units`` is what this request brings (a text 1, an image request its images); at most
+    ``units_max`` run together. A step of ``n`` units is expected to take
+    ``(n / units) ** exponent`` times as long as the phase's own. With ``mid_phase`` any steps may
+    be taken together, else only those with the same number.
+    """
+
+    key: str
+    units: int
+    units_max: int
+    exponent: float
+    mid_phase: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PhasePlan:
     """A phase of one request: which components together, peak activation bytes, step count.
 
     ``state_bytes`` bounds what the run's state holds on the device at any of the phase's step
-    boundaries and at its end.
+    boundaries and at its end. ``sharing`` is ``None`` where the phase runs alone. A step that
+    several requests take together needs no more than their ``working_bytes`` together.
     """
 
     name: str
@@ -66,6 +84,7 @@ class PhasePlan:
     working_bytes: int
     steps: int
     state_bytes: int
+    sharing: Sharing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,5 +146,32 @@ class Pipeline(Protocol):
 
         At the phase's last step ``state.phase`` moves to the next phase (``"done"`` at the end)
         and ``state.step`` to 0. Raises ``RunCancelled`` within the step when the token says so;
-        the state is then to be thrown away.
+        the state is then to be thrown away. After any other exception a state of a phase with
+        ``sharing`` is as it was before the step; one without is to be thrown away too.
         """
+
+    def step_together(
+        self, states: Sequence[State], tokens: Sequence[CancelToken]
+    ) -> list[tuple[Output, ...] | None]:
+        """One ``step`` of each state, computed together; a token and an answer for each state.
+
+        Several states must be in one phase with the same ``sharing.key`` (``ValueError``), and
+        without ``mid_phase`` have done the same steps. ``None`` stands for a state whose token was
+        cancelled, which is to be thrown away; all others have taken their step: only when every
+        token says so is it broken off inside. Never raises ``RunCancelled``; any other exception
+        means for every state what it means after ``step``. One state gets the bits of ``step``.
+        """
+
+
+def step_alone(
+    pipeline: Pipeline, states: Sequence[State], tokens: Sequence[CancelToken]
+) -> list[tuple[Output, ...] | None]:
+    """``Pipeline.step_together`` of a phase that runs alone."""
+    if len(states) != 1:
+        raise ValueError(
+            f"{pipeline.name}: {len(states)} runs in phase {states[0].phase!r}, which runs alone"
+        )
+    try:
+        return [pipeline.step(states[0], tokens[0])]
+    except RunCancelled:
+        return [None]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -14,8 +15,26 @@ from pipelines.base import CancelToken, RunCancelled
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+class StopSign(Protocol):
+    """A ``CancelToken``, or several read as one."""
+
+    def check(self) -> None:
+        """Raise ``RunCancelled`` if the step is to stop."""
+
+
+class AllOf:
+    """The stop sign of a step that several runs take together: up once it is up for all of them."""
+
+    def __init__(self, tokens: Sequence[CancelToken]) -> None:
+        self._tokens = tokens
+
+    def check(self) -> None:
+        if all(token.cancelled for token in self._tokens):
+            raise RunCancelled
+
+
 class _Active(threading.local):
-    token: CancelToken | None = None
+    token: StopSign | None = None
 
 
 _active = _Active()
@@ -46,9 +65,9 @@ class active:  # noqa: N801 - reads as the verb it is: ``with active(token):``
     keeps the exception would keep latents and activations alive with it.
     """
 
-    def __init__(self, token: CancelToken) -> None:
+    def __init__(self, token: StopSign) -> None:
         self._token = token
-        self._previous: CancelToken | None = None
+        self._previous: StopSign | None = None
 
     def __enter__(self) -> None:
         self._token.check()

@@ -14,7 +14,8 @@ class ImageRequest:
 
     ``strength`` is the denoising strength of img2img, ``None`` for txt2img; ``image_path`` is its
     local reference file. ``bitwise`` denoises one image at a time, so that an image's bits do not
-    depend on how many are asked for.
+    depend on how many are asked for. ``shareable``: its bits may depend on what else is computed in
+    the same step, so that it may be denoised together with other requests'.
     """
 
     prompt: str
@@ -28,6 +29,7 @@ class ImageRequest:
     strength: float | None = None
     image_path: str | None = None
     bitwise: bool = False
+    shareable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class TextRequest:
-    """Qwen 2.5. ``temperature`` 0 is greedy; else sampled from a generator of its own seed."""
+    """Qwen 2.5. ``temperature`` 0 is greedy; else sampled from a generator of its own seed.
+
+    ``shareable``: its last bits, and with them now and then a token, may depend on what else is
+    computed in the same step, so that it may be decoded together with other texts.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float
     top_p: float
     seed: int
+    shareable: bool = False
 
 
 Request = ImageRequest | VideoRequest | TextRequest

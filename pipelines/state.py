@@ -68,13 +68,17 @@ def dump(state: State) -> bytes:
 
 
 def restore(data: bytes, device: torch.device) -> State:
-    """Read a state that ``dump`` wrote. CPU generator states (``rng.*``) stay on the CPU."""
+    """Read a state that ``dump`` wrote. CPU generator states (``rng.*``) stay on the CPU.
+
+    Each tensor gets memory of its own: inside the file's bytes they lie at odd addresses, for which
+    the kernels of some CPUs give other last bits.
+    """
     size = int.from_bytes(data[:8], "little")
     meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_META])
-    tensors = load(data)
-    for name, stride in meta["strides"].items():
-        flat = tensors[name]
-        tensors[name] = torch.empty_strided(flat.shape, stride, dtype=flat.dtype).copy_(flat)
-    tensors = {n: t if n.startswith("rng.") else t.to(device) for n, t in tensors.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, flat in load(data).items():
+        stride = meta["strides"].get(name, flat.stride())
+        own = torch.empty_strided(flat.shape, stride, dtype=flat.dtype).copy_(flat)
+        tensors[name] = own if name.startswith("rng.") else own.to(device)
     request = request_from_json(meta["request"])
     return State(request, meta["phase"], meta["step"], meta["values"], tensors)

@@ -1,89 +1,42 @@
 """The device and its pipelines as the service's ``Executor``.
 
-Runs go through one worker thread at a time, moves of weights through another; the loop only ever
-waits. A run's state lives here, by part, between its phases and while it is paused: no thread, no
-frame and no lock is held for it.
+Runs go through one worker thread at a time (``device_runs``), moves of weights through another
+(``device_moves``); the loop only ever waits. A part's state lives here between its phases and while
+it is paused: no thread, no frame and no lock is held for it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import traceback
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import anyio
 import structlog
 
+from ourvidz.adapters.device_errors import describe
+from ourvidz.adapters.device_member import Control, Member, Runnable
+from ourvidz.adapters.device_moves import Moves
+from ourvidz.adapters.device_runs import Runs
 from ourvidz.adapters.requests import request_of
 from ourvidz.config.settings import Device as DeviceSettings
 from ourvidz.config.settings import Model
 from ourvidz.jobs import ErrorCode, JobError, TextWork, VideoWork, Work
-from ourvidz.ports import (
-    ImageProduced,
-    Part,
-    Plan,
-    PlanRejected,
-    RunNotice,
-    RunSink,
-    TextChunk,
-    TextDone,
-    VideoProduced,
-)
-from pipelines.base import (
-    CancelToken,
-    ImageOutput,
-    Output,
-    PhasePlan,
-    Pipeline,
-    RunCancelled,
-    TextDelta,
-    TextOutput,
-    UnsupportedRequest,
-    VideoOutput,
-)
+from ourvidz.ports import Part, Plan, PlanRejected, RunSink
+from pipelines.base import PhasePlan, Pipeline, UnsupportedRequest
 from pipelines.component import Component as Weights
 from pipelines.device import Device
-from pipelines.faults import is_out_of_memory
 from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.setup import prepare
-from pipelines.state import State
 from pipelines.weights import CheckpointError
 from scheduler import messages as m
-from scheduler.types import Component, Fault, Lease, Phase
+from scheduler.types import Component, Lease, Phase, Sharing
 
 log = structlog.get_logger()
 
 # The loop must get the interpreter back quickly from small models' Python code.
 _SWITCH_SECONDS = 0.0005
-
-
-@dataclass(slots=True)
-class _Run:
-    """One part that the scheduler may run: what is asked, and its state once begun.
-
-    ``said`` counts the characters of text up to the state, ``told`` those that followers have had:
-    a run that has to be repeated after an out-of-memory error tells them nothing twice.
-    """
-
-    part: Part
-    pipeline: Pipeline
-    plans: tuple[PhasePlan, ...]
-    sink: RunSink
-    state: State | None = None
-    said: int = 0
-    told: int = 0
-
-
-@dataclass(slots=True)
-class _Control:
-    """The stop signs of one lease; a request may come before its run has begun."""
-
-    token: CancelToken = field(default_factory=CancelToken)
-    pause: bool = False
 
 
 class DeviceExecutor:
@@ -97,11 +50,11 @@ class DeviceExecutor:
         self._broken: dict[str, str] = {}
         self._weights: dict[str, Weights] = {}
         self._plans: dict[str, tuple[Pipeline, tuple[PhasePlan, ...]]] = {}
-        self._runs: dict[str, _Run] = {}
-        self._controls: dict[Lease, _Control] = {}
+        self._runnables: dict[str, Runnable] = {}
+        self._controls: dict[Lease, Control] = {}
         self._facts: Mapping[str, Any] = {}
-        self._run_thread = anyio.CapacityLimiter(1)
-        self._move_thread = anyio.CapacityLimiter(1)
+        self._runs = Runs()
+        self._moves = Moves()
         self._plan_thread = anyio.CapacityLimiter(1)
 
     async def open(self) -> None:
@@ -126,7 +79,7 @@ class DeviceExecutor:
             except Exception as error:
                 # A checkpoint can be wrong in ways that only a library notices.
                 log.exception("model_broken", model=name)
-                self._broken[name] = _describe(error)
+                self._broken[name] = describe(error)
                 continue
             self._pipelines[name] = pipeline
             self._weights.update(pipeline.components)
@@ -154,37 +107,35 @@ class DeviceExecutor:
 
     def begin(self, part: Part, sink: RunSink) -> None:
         pipeline, plans = self._plans.pop(part.id)
-        self._runs[part.id] = _Run(part, pipeline, plans, sink)
+        self._runnables[part.id] = Runnable(part, pipeline, plans, sink)
 
     def forget(self, part_id: str) -> None:
         self._plans.pop(part_id, None)
-        self._runs.pop(part_id, None)
+        self._runnables.pop(part_id, None)
         for lease in [lease for lease in self._controls if lease.job == part_id]:
             del self._controls[lease]
 
-    def request(self, request: m.Pause | m.Cancel) -> None:
-        if request.lease.job not in self._runs:
-            return
-        control = self._controls.setdefault(request.lease, _Control())
-        if isinstance(request, m.Cancel):
-            control.token.cancel()
-        else:
-            control.pause = True
+    def request(self, request: m.Pause | m.Cancel | m.Abort) -> None:
+        if isinstance(request, m.Abort):
+            self._moves.abort(request.component)
+        elif request.lease.job in self._runnables:
+            control = self._controls.setdefault(request.lease, Control())
+            if isinstance(request, m.Cancel):
+                control.token.cancel()
+            else:
+                control.pause = True
 
     async def execute(self, command: m.Command) -> m.Event:
         match command:
-            case m.Stage(name):
-                return await self._stage(name)
-            case m.Load(name):
-                return await self._load(name)
-            case m.Evict(name):
-                await self._move(self._weights[name].evict)
-                return m.Evicted(name)
-            case m.Unstage(name):
-                await self._move(self._weights[name].unstage)
-                return m.Unstaged(name)
+            case m.Stage(name) | m.Load(name) | m.Evict(name) | m.Unstage(name):
+                return await self._moves.carry_out(command, self._weights[name])
             case m.Start(lease) | m.Resume(lease):
-                return await self._run(lease)
+                control = self._controls.setdefault(lease, Control())
+                member = Member(self._runnables[lease.job], lease, control)
+                try:
+                    return await self._runs.take_part(member, command)
+                finally:
+                    self._controls.pop(lease, None)
         raise TypeError(f"{command!r} has no terminal event")
 
     def snapshot(self) -> Mapping[str, Any]:
@@ -204,126 +155,6 @@ class DeviceExecutor:
         message = reasons[0] if reasons else f"no model is configured for {type(work).__name__}"
         raise PlanRejected(JobError(ErrorCode.MODEL_LOAD, message, retryable=True))
 
-    async def _move(self, action: Callable[[], None]) -> None:
-        await anyio.to_thread.run_sync(action, limiter=self._move_thread)
-
-    async def _stage(self, name: str) -> m.Event:
-        try:
-            await self._move(self._weights[name].stage)
-        except CheckpointError as error:
-            return m.StageFailed(name, str(error), permanent=True)
-        except Exception as error:
-            log.exception("stage_failed", component=name)
-            return m.StageFailed(name, _described(error), permanent=False)
-        return m.StageSucceeded(name)
-
-    async def _load(self, name: str) -> m.Event:
-        try:
-            await self._move(self._weights[name].load)
-        except Exception as error:
-            log.exception("load_failed", component=name)
-            fault = Fault.OUT_OF_MEMORY if is_out_of_memory(error) else Fault.LOAD
-            return m.LoadFailed(name, _described(error), fault)
-        return m.LoadSucceeded(name)
-
-    async def _run(self, lease: Lease) -> m.Event:
-        run = self._runs[lease.job]
-        control = self._controls.setdefault(lease, _Control())
-        loop = asyncio.get_running_loop()
-
-        def report(notice: RunNotice) -> None:
-            loop.call_soon_threadsafe(run.sink, notice)
-
-        try:
-            async with _cancelled_with(control.token):
-                return await anyio.to_thread.run_sync(
-                    _run_phase, run, lease, control, report, limiter=self._run_thread
-                )
-        except RunCancelled:
-            return m.RunCancelled(lease)
-        except Exception as error:
-            fault = Fault.OUT_OF_MEMORY if is_out_of_memory(error) else Fault.RUN
-            if fault is Fault.RUN:
-                log.exception("run_failed", job=lease.job, phase=lease.phase)
-            return m.RunFailed(lease, fault, _described(error))
-        finally:
-            self._controls.pop(lease, None)
-
-
-@asynccontextmanager
-async def _cancelled_with(token: CancelToken) -> AsyncIterator[None]:
-    """A block whose cancellation reaches the worker thread through ``token``: awaiting a thread
-    cannot be cut off, and a phase may take minutes."""
-
-    async def watch() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            token.cancel()
-
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - re-raised below, not in a group
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-
-
-def _run_phase(
-    run: _Run, lease: Lease, control: _Control, report: Callable[[RunNotice], None]
-) -> m.Event:
-    """Step through one phase, in the run's worker thread."""
-    if run.state is None:
-        run.state = run.pipeline.begin(request_of(run.part.work, run.part.references))
-    begun, said = run.state.copy(), run.said
-    try:
-        return _run_steps(run, run.state, lease, control, report)
-    except Exception as error:
-        if is_out_of_memory(error):
-            run.state, run.said = begun, said
-        raise
-
-
-def _run_steps(
-    run: _Run, state: State, lease: Lease, control: _Control, report: Callable[[RunNotice], None]
-) -> m.Event:
-    phase = run.plans[lease.phase].name
-    while state.phase == phase:
-        control.token.check()
-        if control.pause:
-            return m.Paused(lease, state.step, state.device_bytes)
-        step = state.step + 1
-        for output in run.pipeline.step(state, control.token):
-            report(_notice(run, output))
-        report(m.StepReached(lease, step))
-    return m.PhaseFinished(lease, state.device_bytes)
-
-
-def _notice(run: _Run, output: Output) -> RunNotice:
-    part = run.part.id
-    match output:
-        case ImageOutput(index, pixels):
-            return ImageProduced(part, index, pixels)
-        case VideoOutput(frames):
-            return VideoProduced(part, frames)
-        case TextDelta(text):
-            return TextChunk(part, _untold(run, text))
-        case TextOutput(text, prompt_tokens, tokens, finish_reason):
-            return TextDone(part, text, prompt_tokens, tokens, finish_reason)
-
-
-def _untold(run: _Run, text: str) -> str:
-    """What of a delta followers have not had yet."""
-    begin = run.said
-    run.said += len(text)
-    new = text[max(0, run.told - begin) :]
-    run.told = max(run.told, run.said)
-    return new
-
 
 def _phase(plan: PhasePlan, step_seconds: float) -> Phase:
     return Phase(
@@ -333,21 +164,6 @@ def _phase(plan: PhasePlan, step_seconds: float) -> Phase:
         step_seconds * plan.steps,
         plan.steps,
         plan.state_bytes,
+        # The pipelines' type of the same fields.
+        None if plan.sharing is None else Sharing(**asdict(plan.sharing)),
     )
-
-
-def _describe(error: BaseException) -> str:
-    """One line for the job's error."""
-    text = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _described(error: BaseException) -> str:
-    """``_describe``, and let go what the exception holds: it lives on in reference cycles of the
-    event loop's, and its frames hold latents and weights."""
-    met = [error]
-    for one in met:
-        traceback.clear_frames(one.__traceback__)
-        one.__traceback__ = None
-        met += [e for e in (one.__cause__, one.__context__) if e is not None and e not in met]
-    return _describe(error)

@@ -15,7 +15,8 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
-from ourvidz.jobs import ErrorCode, ImageWork, JobError, TextWork, VideoWork
+from ourvidz.adapters.device_fake_runs import FakeControl, FakeMember, FakePart, FakeRuns
+from ourvidz.jobs import ErrorCode, ImageWork, JobError, TextWork, VideoWork, Work, may_share
 from ourvidz.ports import (
     ImageProduced,
     Part,
@@ -28,7 +29,7 @@ from ourvidz.ports import (
     VideoProduced,
 )
 from scheduler import messages as m
-from scheduler.types import Component, Fault, Lease, Phase
+from scheduler.types import Component, Fault, Lease, Phase, Sharing
 
 _SIDE_MAX = 64
 _TOKENS_MAX = 16
@@ -71,24 +72,13 @@ class Faults:
     stages: dict[str, list[str]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Run:
-    part: Part
-    phases: tuple[Phase, ...]
-    sink: RunSink
-    steps: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Control:
-    cancel: anyio.Event = field(default_factory=anyio.Event)
-    pause: bool = False
-
-
 class FakeDevice:
-    """``ports.Executor`` without a device. ``step_seconds`` 0 takes no time at all.
+    """``ports.Executor`` without a device. ``step_seconds`` and ``move_seconds`` 0 take no time.
 
-    ``log`` holds the last commands. A subclass may override ``pace`` to decide when a step ends.
+    Texts, and the denoising of images of one size with the same settings, share their steps, up to
+    ``units_max`` texts or images, where their works may; such a step takes as much longer as the
+    ``exponent`` says. ``log`` holds the last commands. A subclass may override ``pace`` to decide
+    when a step ends, and ``move_pace`` when a stage or load does.
     """
 
     def __init__(
@@ -97,15 +87,21 @@ class FakeDevice:
         move_seconds: float = 0.0,
         models: Mapping[str, FakeModel] = DEFAULT_MODELS,
         faults: Faults | None = None,
+        units_max: int = 1,
+        exponent: float = 0.0,
     ) -> None:
         self.faults = faults or Faults()
         self.log: deque[m.Command] = deque(maxlen=_LOG_MAX)
         self._step_seconds = step_seconds
         self._move_seconds = move_seconds
         self._models = models
-        self._runs: dict[str, _Run] = {}
+        self._units_max = units_max
+        self._exponent = exponent
+        self._runs: dict[str, FakePart] = {}
         self._planned: dict[str, tuple[Phase, ...]] = {}
-        self._controls: dict[Lease, _Control] = {}
+        self._controls: dict[Lease, FakeControl] = {}
+        self._shared = FakeRuns(self.pace, _notices)
+        self._moves: dict[str, anyio.Event] = {}
 
     async def open(self) -> None:
         """Nothing to prepare."""
@@ -135,7 +131,7 @@ class FakeDevice:
         return Plan(phases, ())
 
     def begin(self, part: Part, sink: RunSink) -> None:
-        self._runs[part.id] = _Run(part, self._planned.pop(part.id), sink)
+        self._runs[part.id] = FakePart(part, self._planned.pop(part.id), sink)
 
     def forget(self, part_id: str) -> None:
         self._planned.pop(part_id, None)
@@ -143,77 +139,98 @@ class FakeDevice:
         for lease in [lease for lease in self._controls if lease.job == part_id]:
             del self._controls[lease]
 
-    def request(self, request: m.Pause | m.Cancel) -> None:
-        if request.lease.job not in self._runs:
-            return
-        control = self._controls.setdefault(request.lease, _Control())
-        if isinstance(request, m.Cancel):
-            control.cancel.set()
-        else:
-            control.pause = True
+    def request(self, request: m.Pause | m.Cancel | m.Abort) -> None:
+        if isinstance(request, m.Abort):
+            if request.component in self._moves:
+                self._moves[request.component].set()
+        elif request.lease.job in self._runs:
+            control = self._controls.setdefault(request.lease, FakeControl())
+            if isinstance(request, m.Cancel):
+                control.cancel.set()
+            else:
+                control.pause = True
 
     async def execute(self, command: m.Command) -> m.Event:
         self.log.append(command)
         match command:
-            case m.Stage(name):
-                await anyio.sleep(self._move_seconds)
-                planted = self.faults.stages.get(name)
-                if planted:
-                    return m.StageFailed(name, planted.pop(0), permanent=True)
-                return m.StageSucceeded(name)
-            case m.Load(name):
-                await anyio.sleep(self._move_seconds)
-                return m.LoadSucceeded(name)
+            case m.Stage() | m.Load():
+                return await self._transfer(command)
             case m.Evict(name):
                 return m.Evicted(name)
             case m.Unstage(name):
                 return m.Unstaged(name)
             case m.Start(lease) | m.Resume(lease):
-                return await self._run(lease)
+                return await self._shared.take_part(self._member(lease), command)
         raise TypeError(f"{command!r} has no terminal event")
 
     def snapshot(self) -> Mapping[str, Any]:
         return {"kind": "fake", "name": "fake"}
 
-    def _phase(self, name: str, component: str, working: int, steps: int, work: object) -> Phase:
+    async def pace(
+        self,
+        part: Part,
+        phase: Phase,
+        step: int,  # noqa: ARG002 - for subclasses
+        cancelled: anyio.Event,
+    ) -> Fault | None:
+        """Return when the step may end for the part, at once if ``cancelled``; or why it fails. A
+        step that several parts take ends when it may for all of them."""
+        with anyio.move_on_after(self.step_seconds(part, phase)):
+            await cancelled.wait()
+        return None
+
+    def step_seconds(self, part: Part, phase: Phase) -> float:
+        """How long the part's present step takes, with those that take it too."""
+        if phase.sharing is None:
+            return self._step_seconds
+        return self._step_seconds * phase.sharing.factor(self._runs[part.id].units)
+
+    async def move_pace(self, component: str, aborted: anyio.Event) -> None:  # noqa: ARG002
+        """Return when the component's stage or load may end, at once if ``aborted``."""
+        with anyio.move_on_after(self._move_seconds):
+            await aborted.wait()
+
+    def _phase(self, name: str, component: str, working: int, steps: int, work: Work) -> Phase:
         if name == "encode":
             steps = 1
         elif name == "decode":
             steps = work.images if isinstance(work, ImageWork) else 1
-        return Phase(name, (component,), working, self._step_seconds * steps, steps)
+        seconds = self._step_seconds * steps
+        sharing = self._sharing(name, component, work)
+        return Phase(name, (component,), working, seconds, steps, sharing=sharing)
 
-    async def _run(self, lease: Lease) -> m.Event:
-        run = self._runs[lease.job]
-        control = self._controls.setdefault(lease, _Control())
-        planted = self.faults.runs.get(str(run.part.spec.id))
-        if planted:
-            return m.RunFailed(lease, planted.pop(0), "planted")
-        phase = run.phases[lease.phase]
-        for step in range(run.steps.get(lease.phase, 0), phase.steps):
-            fault = await self.pace(run.part, phase, step, control.cancel)
-            if control.cancel.is_set():
-                return m.RunCancelled(lease)
-            if fault is not None:
-                return m.RunFailed(lease, fault, "planted")
-            if control.pause:
-                return m.Paused(lease, step, 1)
-            for notice in _notices(run.part, phase, step):
-                run.sink(notice)
-            run.steps[lease.phase] = step + 1
-            run.sink(m.StepReached(lease, step + 1))
-        return m.PhaseFinished(lease, 1)
-
-    async def pace(
-        self,
-        part: Part,  # noqa: ARG002 - for subclasses
-        phase: Phase,  # noqa: ARG002 - as above
-        step: int,  # noqa: ARG002 - as above
-        cancelled: anyio.Event,
-    ) -> Fault | None:
-        """Return when the step may end, at once if ``cancelled``; or why the run fails in it."""
-        with anyio.move_on_after(self._step_seconds):
-            await cancelled.wait()
+    def _sharing(self, name: str, component: str, work: Work) -> Sharing | None:
+        if self._units_max == 1 or not may_share(work):
+            return None
+        key, limit, exponent = f"{component} {name}", self._units_max, self._exponent
+        if isinstance(work, TextWork):
+            return Sharing(key, 1, limit, exponent, mid_phase=True)
+        if isinstance(work, ImageWork) and name == "denoise":
+            settings = (work.width, work.height, work.steps, work.guidance_scale, work.strength)
+            return Sharing(f"{key} {settings}", work.images, limit, exponent, mid_phase=False)
         return None
+
+    def _member(self, lease: Lease) -> FakeMember:
+        of = self._runs[lease.job]
+        planted = self.faults.runs.get(str(of.part.spec.id))
+        control = self._controls.setdefault(lease, FakeControl())
+        return FakeMember(of, lease, control, planted.pop(0) if planted else None)
+
+    async def _transfer(self, command: m.Stage | m.Load) -> m.Event:
+        name = command.component
+        aborted = self._moves[name] = anyio.Event()
+        try:
+            await self.move_pace(name, aborted)
+        finally:
+            del self._moves[name]
+        if aborted.is_set():
+            return m.Aborted(name)
+        if isinstance(command, m.Load):
+            return m.LoadSucceeded(name)
+        planted = self.faults.stages.get(name)
+        if planted:
+            return m.StageFailed(name, planted.pop(0), permanent=True)
+        return m.StageSucceeded(name)
 
 
 def _notices(part: Part, phase: Phase, step: int) -> list[RunNotice]:

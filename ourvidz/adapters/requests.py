@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ourvidz.jobs import ImageWork, TextWork, VideoWork, Work
+from ourvidz.jobs import ImageWork, TextWork, VideoWork, Work, may_share
 from pipelines.request import ImageRequest, Message, Request, TextRequest, VideoRequest
 
 
@@ -23,6 +23,7 @@ def request_of(work: Work, references: Mapping[str, Path]) -> Request:
                 temperature=work.temperature,
                 top_p=work.top_p,
                 seed=work.seed,
+                shareable=may_share(work),
             )
 
 
@@ -39,6 +40,7 @@ def _image(work: ImageWork, references: Mapping[str, Path]) -> ImageRequest:
         strength=work.strength,
         image_path=_path(references, "image"),
         bitwise=work.reproducible,
+        shareable=may_share(work),
     )
 
 

@@ -8,6 +8,7 @@ from ourvidz import __version__
 from ourvidz.cli import config_verbs, jobs, models
 from ourvidz.cli.options import AsJson, ConfigFile, Overrides, layers
 from ourvidz.cli.ps import ps
+from ourvidz.cli.replay import replay
 from ourvidz.cli.serve import serve
 from ourvidz.cli.simulate import simulate
 from ourvidz.cli.submit import submit
@@ -55,6 +56,7 @@ app.command()(serve)
 app.command()(submit)
 app.command()(ps)
 app.command()(simulate)
+app.command()(replay)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(config_verbs.app, name="config")

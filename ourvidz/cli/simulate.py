@@ -6,6 +6,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,19 +27,31 @@ FILE_BYTES_MAX = 1_000_000_000
 
 
 class SimulationInput(OurVidzError):
-    """The workload or the profile cannot be used."""
+    """The workload, the recording or the profile cannot be used."""
+
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="[WORKLOAD.jsonl] PROFILE.toml",
+        help="One request a line, unless --from-events says where they are; and what they cost.",
+        show_default=False,
+    ),
+]
+FromEvents = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Serve the jobs of a recording: a folder of recordings, of which the newest is read, "
+        "or any file of one.",
+    ),
+]
 
 
 def simulate(
     ctx: typer.Context,
-    workload: Annotated[
-        Path,
-        typer.Argument(metavar="WORKLOAD.jsonl", help="One request a line.", show_default=False),
-    ],
-    profile: Annotated[
-        Path,
-        typer.Argument(metavar="PROFILE.toml", help="What they cost.", show_default=False),
-    ],
+    files: Files,
+    from_events: FromEvents = None,
     policy: Annotated[
         str, typer.Option(metavar="NAME|all", help="The policy to run, or all of them.")
     ] = "default",
@@ -47,6 +60,10 @@ def simulate(
     overrides: Overrides = None,
 ) -> None:
     """Serve a workload in virtual time and print how each policy fared, one JSON object a line.
+
+    With --from-events the jobs are those of a recording but the cancelled and the refused, and what
+    the profile does not say of the card, the links, the components or running together is as it was
+    recorded; so are the scheduler's settings, unless --config or --set give others.
 
     On a terminal it is a table unless --json is given.
     """
@@ -57,18 +74,59 @@ def simulate(
     if names[0] not in CONTESTANTS:
         allowed = ", ".join([*CONTESTANTS, ALL])
         raise typer.BadParameter(f"{policy!r}, allowed: {allowed}", param_hint="--policy")
-    settings = _settings(layers(ctx, config, overrides))
-    requests, costs = read_workload(workload), read_profile(profile)
+    case = _case(files, from_events, layers(ctx, config, overrides))
     rows = []
     for name in names:
         try:
-            rows.append(contest(name, requests, costs, settings))
+            rows.append(contest(name, case.workload, case.costs, case.settings))
         except InputError as error:
-            raise SimulationInput(f"{workload}, {profile}: {error}") from error
+            raise SimulationInput(f"{case.source}: {error}") from error
         if as_json or not sys.stdout.isatty():
             _print_line(rows[-1])
     if not as_json and sys.stdout.isatty():
         _print_table(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is served; ``source`` says where it stands."""
+
+    source: str
+    workload: Workload
+    costs: Profile
+    settings: SchedulerSettings
+
+
+def _case(files: Sequence[Path], from_events: Path | None, chosen: Layers) -> _Case:
+    if len(files) != (2 if from_events is None else 1):
+        allowed = "WORKLOAD.jsonl PROFILE.toml" if from_events is None else "PROFILE.toml"
+        raise typer.BadParameter(f"{len(files)} files, allowed: {allowed}")
+    if from_events is not None:
+        return _recorded(from_events, files[0], chosen)
+    workload, profile = files
+    requests, costs = read_workload(workload), read_profile(profile)
+    return _Case(f"{workload}, {profile}", requests, costs, _settings(chosen))
+
+
+def _recorded(recording: Path, profile: Path, chosen: Layers) -> _Case:
+    from ourvidz.adapters.recording_reader import RecordingReader  # noqa: PLC0415 - as below
+    from scheduler.errors import InputError  # noqa: PLC0415 - as below
+    from scheduler.recorded import Recorded  # noqa: PLC0415 - what --help needs not
+
+    reader, recorded = RecordingReader(recording), Recorded()
+    source = str(reader.first[0])
+    try:
+        for turn in reader.turns():
+            recorded.feed(turn)
+        workload = recorded.workload()
+        source = f"{source}, {profile}"
+        costs = recorded.costs(_read_toml(profile), reader.header)
+    except InputError as error:
+        raise SimulationInput(f"{source}: {error}") from error
+    for outcome, jobs in recorded.left_out.items():
+        typer.echo(f"left out: {jobs} {outcome}", err=True)
+    settings = _settings(chosen) if chosen.file or chosen.flags else reader.header.settings
+    return _Case(source, workload, costs, settings)
 
 
 def _print_line(row: Mapping[str, Any]) -> None:
@@ -125,11 +183,16 @@ def read_profile(path: Path) -> Profile:
     from scheduler.profile import parse  # noqa: PLC0415 - as above
 
     try:
-        return parse(tomllib.loads(_read(path).decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SimulationInput(f"{path} is not TOML: {error}") from error
+        return parse(_read_toml(path))
     except InputError as error:
         raise SimulationInput(f"{path}: {error}") from error
+
+
+def _read_toml(path: Path) -> object:
+    try:
+        return tomllib.loads(_read(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SimulationInput(f"{path} is not TOML: {error}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -59,7 +59,9 @@ class JobRequest(BaseModel):
     last_frame: str | None = Field(None, description="As reference_image.")
     denoise_strength: float | None = Field(None, description="0 keeps the reference, 1 none of it.")
     exact_copy_mode: bool | None = None
-    reproducible: bool | None = None
+    reproducible: bool | None = Field(
+        None, description="Never computed together with other jobs, which changes the last bits."
+    )
     enhance: str | None = Field(
         None, description="base, instruct or none: rewrite the prompt first."
     )

@@ -15,6 +15,7 @@ from ourvidz.jobs.spec import (
     TextWork,
     VideoWork,
     Work,
+    may_share,
 )
 from ourvidz.jobs.state import TRANSITIONS, IllegalTransition, JobState, check_transition
 
@@ -39,4 +40,5 @@ __all__ = [
     "VideoWork",
     "Work",
     "check_transition",
+    "may_share",
 ]

@@ -33,7 +33,11 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ImageWork:
-    """SDXL. ``strength`` is the denoising strength where there is a reference, else ``None``."""
+    """SDXL. ``strength`` is the denoising strength where there is a reference, else ``None``.
+
+    In every work: ``seeded`` where the caller gave the seed, as is taken of a work that does not
+    say it; ``reproducible`` where the caller asked for bits that depend on nothing else.
+    """
 
     prompt: str
     negative_prompt: str
@@ -45,6 +49,7 @@ class ImageWork:
     seed: int
     strength: float | None = None
     references: tuple[Reference, ...] = ()
+    seeded: bool = True
     reproducible: bool = False
 
 
@@ -64,6 +69,8 @@ class VideoWork:
     seed: int
     mode: ReferenceMode = "none"
     references: tuple[Reference, ...] = ()
+    seeded: bool = True
+    reproducible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +90,17 @@ class TextWork:
     temperature: float
     top_p: float
     seed: int
+    seeded: bool = True
+    reproducible: bool = False
 
 
 Work = ImageWork | VideoWork | TextWork
+
+
+def may_share(work: Work) -> bool:
+    """Whether its steps may be computed together with others', which changes its last bits: not
+    where the caller can expect the same bits again."""
+    return not (work.seeded or work.reproducible)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ value that it overrules is named in a warning. Null is absent. Numbers may be wr
 
 =====================  ==========================================================================
 every job              ``id`` (UUID), ``type``, ``user_id`` (UUID); ``job_class``,
-                       ``deadline_seconds``, ``seed`` (0 or absent: derived from the id)
+                       ``deadline_seconds``, ``seed`` (0 or absent: derived from the id),
+                       ``reproducible`` (never computed together with other jobs)
 ``sdxl_generate``      ``prompt``; ``negative_prompt, steps, guidance_scale, batch_size`` (or
                        ``num_images``), ``resolution`` or ``width, height`` or ``aspect_ratio``,
                        ``reference_image, denoise_strength`` or ``reference_strength`` (1 - s),
-                       ``reference_mode`` none, single, modify, copy; ``exact_copy_mode``,
-                       ``reproducible``; ``enhance`` base, instruct, none
+                       ``reference_mode`` none, single, modify, copy; ``exact_copy_mode``;
+                       ``enhance`` base, instruct, none
 ``wan_generate``       ``prompt``; ``frames`` (to 4k+1), ``fps, flow_shift``, sizes as above,
                        ``reference_mode`` none, single, start, end, both; ``reference_image,
                        first_frame, last_frame``; ``enhance``

@@ -22,17 +22,18 @@ def derived_seed(job_id: UUID) -> int:
 
 def read_seed(
     fields: Fields, limits: Limits, job_id: UUID, *, images: int = 1, name: str = "seed"
-) -> int:
-    """The seed of image 0, from the field ``name``; the last image's seed is in range, too."""
+) -> tuple[int, bool]:
+    """The seed of image 0, from the field ``name``, and whether the caller gave it; the last
+    image's seed is in range, too."""
     seed = fields.integer(name, limits.seed)
     found = fields.find(name)
     if found is None or not seed:
-        return derived_seed(job_id)
+        return derived_seed(job_id), False
     if seed + images - 1 > limits.seed.max:
         last = int(limits.seed.max) - images + 1
         problem = f"{seed} is out of range for {images} images, allowed 0 to {last}"
         raise FieldError(found.field, problem)
-    return seed
+    return seed, True
 
 
 def read_prompt(fields: Fields, limits: Limits, *, empty_allowed: bool = False) -> str:

@@ -31,17 +31,21 @@ def image_work(fields: Fields, preset: Preset, rules: Rules, job_id: UUID) -> Im
     guidance = _guidance(fields, preset, limits, exact=exact)
     images = _images(fields, preset, rules)
     width, height = sdxl_size(fields, preset, limits)
+    prompt = read_prompt(fields, limits, empty_allowed=exact)
+    negative = read_negative_prompt(fields, limits, guidance)
+    seed, seeded = _seed(fields, limits, job_id, images, exact=exact)
     return ImageWork(
-        prompt=read_prompt(fields, limits, empty_allowed=exact),
-        negative_prompt=read_negative_prompt(fields, limits, guidance),
+        prompt=prompt,
+        negative_prompt=negative,
         width=width,
         height=height,
         images=images,
         steps=steps,
         guidance_scale=guidance,
-        seed=_seed(fields, limits, job_id, images, exact=exact),
+        seed=seed,
         strength=strength,
         references=references,
+        seeded=seeded,
         reproducible=fields.flag("reproducible"),
     )
 
@@ -115,7 +119,9 @@ def _guidance(fields: Fields, preset: Preset, limits: Limits, *, exact: bool) ->
     return _COPY_GUIDANCE
 
 
-def _seed(fields: Fields, limits: Limits, job_id: UUID, images: int, *, exact: bool) -> int:
+def _seed(
+    fields: Fields, limits: Limits, job_id: UUID, images: int, *, exact: bool
+) -> tuple[int, bool]:
     original = fields.find("original_seed")
     if original is not None:
         if exact and not fields.integer("seed", limits.seed):

@@ -108,6 +108,7 @@ def _text_work(
     tokens = fields.integer("max_tokens", limits.max_tokens)
     temperature = fields.number("temperature", limits.temperature)
     top_p = fields.number("top_p", limits.top_p)
+    seed, seeded = read_seed(fields, limits, job_id)
     own = defaults.enhance_max_tokens if purpose == "enhance" else defaults.max_tokens
     return TextWork(
         purpose=purpose,
@@ -116,7 +117,9 @@ def _text_work(
         max_tokens=own if tokens is None else tokens,
         temperature=defaults.temperature if temperature is None else temperature,
         top_p=defaults.top_p if top_p is None else top_p,
-        seed=read_seed(fields, limits, job_id),
+        seed=seed,
+        seeded=seeded,
+        reproducible=fields.flag("reproducible"),
     )
 
 

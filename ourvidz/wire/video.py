@@ -38,9 +38,12 @@ def video_work(fields: Fields, preset: Preset, rules: Rules, job_id: UUID) -> Vi
         raise FieldError(field, "1 frame cannot lead from one image to another, 5 or more can")
     width, height = wan_size(fields, preset, limits)
     _ignore_image_fields(fields, limits)
+    prompt = read_prompt(fields, limits)
+    negative = read_negative_prompt(fields, limits, guidance)
+    seed, seeded = read_seed(fields, limits, job_id)
     return VideoWork(
-        prompt=read_prompt(fields, limits),
-        negative_prompt=read_negative_prompt(fields, limits, guidance),
+        prompt=prompt,
+        negative_prompt=negative,
         width=width,
         height=height,
         frames=frames,
@@ -48,9 +51,11 @@ def video_work(fields: Fields, preset: Preset, rules: Rules, job_id: UUID) -> Vi
         steps=preset.steps if steps is None else steps,
         guidance_scale=guidance,
         flow_shift=defaults.flow_shift if shift is None else shift,
-        seed=read_seed(fields, limits, job_id),
+        seed=seed,
         mode=mode,
         references=references,
+        seeded=seeded,
+        reproducible=fields.flag("reproducible"),
     )
 
 

@@ -55,7 +55,11 @@ class TextShape:
 
     def working_bytes(self, prompt_tokens: int, tokens: int) -> int:
         """An upper bound for ``prompt_tokens`` read at once and ``tokens`` generated after them:
-        the wider of the prompt's activations and the last token's full cache."""
+        the wider of the prompt's activations and the last token's full cache.
+
+        Texts together need no more than the sum of theirs: each has its row of every activation,
+        and while one tensor of one cache grows, or one prompt is read, all others only lie there.
+        """
         cache = self.kv_bytes * (prompt_tokens + tokens)
         # keys, then values, of one layer at a time are copied into longer ones
         growing = cache // (2 * self.layers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from pipelines.base import (
     CancelToken,
     Output,
     PhasePlan,
+    RunCancelled,
+    Sharing,
     TextDelta,
     TextOutput,
     UnsupportedRequest,
 )
 from pipelines.component import Component
 from pipelines.device import Device
-from pipelines.qwen.decode import next_logits
+from pipelines.qwen.decode import caches_kept, next_logits
 from pipelines.qwen.folder import load_config, load_tokenizer, resolve_snapshot, stop_ids
 from pipelines.qwen.memory import TextShape
 from pipelines.qwen.prompt import ChatEncoder
@@ -34,6 +36,9 @@ from pipelines.state import State
 
 PHASE = "generate"
 _SEED_MAX = 2**63 - 1
+# expected of a card that is bound by reading the weights; a row's own work counts for little
+_TOGETHER_MAX = 16
+_TOGETHER_EXPONENT = 0.15
 
 
 def open_qwen(config: ModelConfig, device: Device, working_bytes_factor: float) -> QwenPipeline:
@@ -53,6 +58,9 @@ class QwenPipeline:
     ``prompt_tokens`` (how many of them are the prompt), ``text`` (given out so far) and ``held``
     (hexadecimal bytes of an unfinished character). Its tensors: ``kv.<layer>.k|v`` and, where the
     text is sampled, ``rng.0``.
+
+    Shareable texts may take any of their steps together. A prompt is still read by itself; all that
+    are past it go through the model in one pass. From its own logits each text chooses by itself.
     """
 
     def __init__(self, config: ModelConfig, device: Device, working_bytes_factor: float) -> None:
@@ -66,6 +74,9 @@ class QwenPipeline:
         self._model = Component(f"{config.name}.model", source, device)
         self._positions: int = model_config.max_position_embeddings
         self._shape = TextShape.of(model_config, dtype, device.torch)
+        self._sharing = Sharing(
+            f"{config.name}.{PHASE}", 1, _TOGETHER_MAX, _TOGETHER_EXPONENT, mid_phase=True
+        )
         self._chat = ChatEncoder(tokenizer)
         self._detokenizer = Detokenizer(tokenizer)
         self._stop_ids = stop_ids(folder, model_config, tokenizer)
@@ -94,6 +105,7 @@ class QwenPipeline:
                 math.ceil(working * self._factor),
                 text.max_tokens,
                 self._shape.state_bytes(len(prompt), text.max_tokens),
+                self._sharing if text.shareable else None,
             ),
         )
 
@@ -119,22 +131,58 @@ class QwenPipeline:
         """See the Protocol; yields a ``TextDelta`` where whole characters came out, and at the end
         a ``TextOutput`` whose text is all deltas together and whose ``tokens`` counts the one that
         ended it."""
-        request = state.request
-        if state.phase != PHASE or not isinstance(request, TextRequest):
+        (outputs,) = self.step_together([state], [token])
+        if outputs is None:
+            raise RunCancelled
+        return outputs
+
+    def step_together(
+        self, states: Sequence[State], tokens: Sequence[CancelToken]
+    ) -> list[tuple[Output, ...] | None]:
+        requests = [self._request(state) for state in states]
+        if len(states) > 1 and not all(request.shareable for request in requests):
+            raise ValueError(f"{self._name}: a text that is not shareable is decoded alone")
+        with torch.no_grad(), caches_kept(states):
+            logits = self._logits(states, tokens)
+            chosen = [
+                None if row is None else choose(request, row, state.tensors.get("rng.0"))
+                for request, row, state in zip(requests, logits, states, strict=True)
+            ]
+        return [
+            None if choice is None or token.cancelled else self._append(state, request, *choice)
+            for state, request, token, choice in zip(states, requests, tokens, chosen, strict=True)
+        ]
+
+    def _request(self, state: State) -> TextRequest:
+        if state.phase != PHASE or not isinstance(state.request, TextRequest):
             raise ValueError(f"no step of {self._name} is left in phase {state.phase!r}")
-        tokens: list[int] = state.values["tokens"]
-        with torch.no_grad(), cancel.active(token):
-            new = tokens[-1:] if state.step else tokens
-            logits = next_logits(self._model.module, state, new)
-            chosen, generator_state = choose(request, logits, state.tensors.get("rng.0"))
+        return state.request
+
+    def _logits(
+        self, states: Sequence[State], tokens: Sequence[CancelToken]
+    ) -> list[torch.Tensor | None]:
+        """The logits after each text, ``None`` where its token was cancelled."""
+        found: list[torch.Tensor | None] = [None] * len(states)
+        groups = [[i] for i, state in enumerate(states) if not state.step]
+        begun = [i for i, state in enumerate(states) if state.step]
+        for group in [*groups, begun] if begun else groups:
+            try:
+                with cancel.active(cancel.AllOf([tokens[i] for i in group])):
+                    rows = next_logits(self._model.module, [states[i] for i in group])
+            except RunCancelled:
+                continue
+            for i, row in zip(group, rows, strict=True):
+                found[i] = row
+        return found
+
+    def _append(
+        self, state: State, request: TextRequest, chosen: int, generator_state: torch.Tensor | None
+    ) -> tuple[Output, ...]:
         if generator_state is not None:
             state.tensors["rng.0"] = generator_state
-        tokens.append(chosen)
-        state.step += 1
-        return self._emit(state, request, chosen)
-
-    def _emit(self, state: State, request: TextRequest, chosen: int) -> tuple[Output, ...]:
         values = state.values
+        values["tokens"].append(chosen)
+        state.step += 1
         stopped = chosen in self._stop_ids
         ended = stopped or state.step == request.max_tokens
         text, held = "", bytes.fromhex(values["held"])

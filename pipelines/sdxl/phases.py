@@ -8,7 +8,7 @@ one generator state an image; and the scheduler's history.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from pipelines.component import Component
 from pipelines.images import load_reference, to_pixels
 from pipelines.request import ImageRequest
 from pipelines.sdxl.checkpoint import Checkpoint
+from pipelines.sdxl.denoise import denoise_step
+from pipelines.sdxl.generators import generators, keep_generators
 from pipelines.state import State
 
 _NEEDED_TO_DECODE = frozenset({"latents"})
@@ -54,6 +56,10 @@ class Phases:
     def run(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
         """One step of ``state.phase``; the caller moves the counters on."""
         return self._steps[state.phase](state, request)
+
+    def denoise(self, states: Sequence[State]) -> None:
+        """One denoising step of each state; see ``denoise_step``."""
+        denoise_step(self._module("unet"), self._checkpoint.sampler, states)
 
     def finish(self, state: State) -> None:
         """Drop what no later phase reads."""
@@ -125,9 +131,9 @@ class Phases:
             request.height // self._scale,
             request.width // self._scale,
         )
-        generators = _generators(state, range(request.images))
-        noise: torch.Tensor = randn_tensor(shape, generators, self._device, self._checkpoint.dtype)
-        _keep_generators(state, range(request.images), generators)
+        drawn = generators(state, range(request.images))
+        noise: torch.Tensor = randn_tensor(shape, drawn, self._device, self._checkpoint.dtype)
+        keep_generators(state, range(request.images), drawn)
         return noise
 
     # condition ------------------------------------------------------------------------------
@@ -140,9 +146,9 @@ class Phases:
             Path(request.image_path), request.width, request.height, "image_path"
         )
         posterior = self._module("vae").encode(pixels.to(self._device)).latent_dist
-        generators = _generators(state, range(request.images))
-        sampled = torch.cat([posterior.sample(generator) for generator in generators])
-        _keep_generators(state, range(request.images), generators)
+        drawn = generators(state, range(request.images))
+        sampled = torch.cat([posterior.sample(generator) for generator in drawn])
+        keep_generators(state, range(request.images), drawn)
         clean = self._normalise(sampled.to(found.dtype))
         noise = self._draw(state, request)
         scheduler = found.sampler.fresh(request.steps, request.strength)
@@ -152,61 +158,9 @@ class Phases:
 
     # denoise --------------------------------------------------------------------------------
 
-    def _denoise(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
-        sampler = self._checkpoint.sampler
-        timesteps = sampler.timesteps(request.steps, request.strength)
-        images = range(request.images)
-        if request.bitwise:
-            image = state.step // len(timesteps)
-            images = range(image, image + 1)
-        index = state.step % len(timesteps)
-        if index == 0:
-            sampler.forget(state)
-        scheduler = sampler.restored(state, request.steps, request.strength)
-        generators = _generators(state, images)
-        latents = state.tensors["latents"]
-        before, chosen, after = latents.split_with_sizes(
-            [images.start, len(images), request.images - images.stop]
-        )
-        noise = self._predict(state, request, scheduler, chosen, timesteps[index])
-        moved = scheduler.step(
-            noise, timesteps[index], chosen, **sampler.arguments(generators), return_dict=False
-        )[0]
-        _keep_generators(state, images, generators)
-        sampler.keep(scheduler, state)
-        whole = len(images) == request.images
-        state.tensors["latents"] = moved if whole else torch.cat([before, moved, after])
+    def _denoise(self, state: State, _request: ImageRequest) -> tuple[Output, ...]:
+        self.denoise([state])
         return ()
-
-    def _predict(
-        self,
-        state: State,
-        request: ImageRequest,
-        scheduler: Any,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-    ) -> torch.Tensor:
-        """The guided noise for these latents."""
-        guided = request.guidance_scale > 1
-        images = len(latents)
-        inputs = scheduler.scale_model_input(
-            torch.cat([latents] * 2) if guided else latents, timestep
-        )
-        conditions = {
-            "text_embeds": state.tensors["pooled"].repeat_interleave(images, dim=0),
-            "time_ids": state.tensors["time_ids"].repeat(len(inputs), 1),
-        }
-        noise: torch.Tensor = self._module("unet")(
-            inputs,
-            timestep,
-            encoder_hidden_states=state.tensors["embeds"].repeat_interleave(images, dim=0),
-            added_cond_kwargs=conditions,
-            return_dict=False,
-        )[0]
-        if guided:
-            negative, positive = noise.chunk(2)
-            noise = negative + request.guidance_scale * (positive - negative)
-        return noise
 
     # decode ---------------------------------------------------------------------------------
 
@@ -242,17 +196,3 @@ class Phases:
             return None
         mean, deviation = (torch.tensor(v).view(1, -1, 1, 1).to(latents) for v in values)
         return mean, deviation
-
-
-def _generators(state: State, images: range) -> list[torch.Generator]:
-    generators = []
-    for i in images:
-        generator = torch.Generator()
-        generator.set_state(state.tensors[f"rng.{i}"])
-        generators.append(generator)
-    return generators
-
-
-def _keep_generators(state: State, images: range, generators: list[torch.Generator]) -> None:
-    for i, generator in zip(images, generators, strict=True):
-        state.tensors[f"rng.{i}"] = generator.get_state()

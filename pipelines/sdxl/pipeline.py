@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from pipelines import cancel
-from pipelines.base import CancelToken, Output, PhasePlan, UnsupportedRequest
+from pipelines.base import (
+    CancelToken,
+    Output,
+    PhasePlan,
+    RunCancelled,
+    Sharing,
+    UnsupportedRequest,
+    step_alone,
+)
 from pipelines.component import Component
 from pipelines.device import Device
 from pipelines.registry import ModelConfig
@@ -17,6 +25,10 @@ from pipelines.sdxl import estimate
 from pipelines.sdxl.checkpoint import Checkpoint, read_checkpoint
 from pipelines.sdxl.phases import Phases
 from pipelines.state import State
+
+# A batch of so many fills the card; more would only make all of them wait for each other.
+_TOGETHER_MAX = 6
+_TOGETHER_EXPONENT = 0.92
 
 
 def open_sdxl(config: ModelConfig, device: Device, working_bytes_factor: float) -> SdxlPipeline:
@@ -29,7 +41,8 @@ class SdxlPipeline:
     """``encode -> condition (with a reference image) -> denoise -> decode``.
 
     An empty negative prompt is the library's absent one. Images of a batch are denoised together,
-    or with ``bitwise`` one after another; they are decoded one a step.
+    or with ``bitwise`` one after another; they are decoded one a step. Shareable requests from text
+    alone are denoised together with others of the same size, steps and guidance scale.
     """
 
     def __init__(
@@ -59,9 +72,11 @@ class SdxlPipeline:
             item_bytes=item_bytes,
         )
 
-        def phase(name: str, part: str, working_bytes: int, steps: int) -> PhasePlan:
+        def phase(
+            name: str, part: str, working_bytes: int, steps: int, sharing: Sharing | None = None
+        ) -> PhasePlan:
             padded = math.ceil(working_bytes * self._factor)
-            return PhasePlan(name, (f"{self.name}.{part}",), padded, steps, state_bytes)
+            return PhasePlan(name, (f"{self.name}.{part}",), padded, steps, state_bytes, sharing)
 
         encode_bytes = estimate.encode_bytes(found.text, item_bytes)
         phases = [phase("encode", "text_encoders", encode_bytes, 1)]
@@ -77,7 +92,9 @@ class SdxlPipeline:
             item_bytes=item_bytes,
         )
         schedule = len(found.sampler.timesteps(image.steps, image.strength))
-        phases.append(phase("denoise", "unet", denoise_bytes, schedule * rounds))
+        phases.append(
+            phase("denoise", "unet", denoise_bytes, schedule * rounds, self._sharing(image))
+        )
         decode_bytes = estimate.vae_decode_bytes(found.vae, pixels)
         phases.append(phase("decode", "vae", decode_bytes, image.images))
         return tuple(phases)
@@ -111,19 +128,64 @@ class SdxlPipeline:
 
     def step(self, state: State, token: CancelToken) -> tuple[Output, ...]:
         image = self._checked(state.request)
-        plan = self.plan(image)
-        place = next((i for i, phase in enumerate(plan) if phase.name == state.phase), None)
-        if place is None:
-            raise ValueError(f"{self.name}: phase {state.phase!r} is none of this request's")
+        phase, following = self._place(state)
         with cancel.active(token), torch.no_grad():
             outputs = self._phases.run(state, image)
             self._device.synchronize()
+        self._count(state, phase, following)
+        return outputs
+
+    def step_together(
+        self, states: Sequence[State], tokens: Sequence[CancelToken]
+    ) -> list[tuple[Output, ...] | None]:
+        if len(states) == 1:
+            return step_alone(self, states, tokens)
+        places = [self._place(state) for state in states]
+        self._check_alike(states, [phase.sharing for phase, _ in places])
+        going = [i for i, token in enumerate(tokens) if not token.cancelled]
+        try:
+            with cancel.active(cancel.AllOf([tokens[i] for i in going])), torch.no_grad():
+                self._phases.denoise([states[i] for i in going])
+                self._device.synchronize()
+        except RunCancelled:
+            return [None] * len(states)
+        for i in going:
+            self._count(states[i], *places[i])
+        return [None if token.cancelled else () for token in tokens]
+
+    def _place(self, state: State) -> tuple[PhasePlan, str]:
+        """The plan of the state's phase, and the phase that follows it."""
+        plan = self.plan(state.request)
+        for phase, following in zip(plan, [*(p.name for p in plan[1:]), "done"], strict=True):
+            if phase.name == state.phase:
+                return phase, following
+        raise ValueError(f"{self.name}: phase {state.phase!r} is none of this request's")
+
+    def _count(self, state: State, phase: PhasePlan, following: str) -> None:
+        """Another step is done."""
         state.step += 1
-        if state.step == plan[place].steps:
-            following = plan[place + 1].name if place + 1 < len(plan) else "done"
+        if state.step == phase.steps:
             self._phases.finish(state)
             state.phase, state.step = following, 0
-        return outputs
+
+    def _check_alike(self, states: Sequence[State], sharings: Sequence[Sharing | None]) -> None:
+        found = [
+            f"step {state.step} of {sharing.key if sharing else 'a phase that runs alone'}"
+            for state, sharing in zip(states, sharings, strict=True)
+        ]
+        if None in sharings or len(set(found)) > 1:
+            raise ValueError(f"{self.name}: cannot be taken together: {', '.join(found)}")
+
+    def _sharing(self, image: ImageRequest) -> Sharing | None:
+        """With whom the denoising may be shared: what the UNet or the schedule depends on is in the
+        key, or the same for all of this pipeline."""
+        if not image.shareable or image.bitwise or image.strength is not None:
+            return None
+        if image.images >= _TOGETHER_MAX:
+            return None
+        size, guidance = f"{image.width}x{image.height}", float(image.guidance_scale)
+        key = f"{self.name}.denoise.{size}.s{image.steps}.g{guidance}"
+        return Sharing(key, image.images, _TOGETHER_MAX, _TOGETHER_EXPONENT, mid_phase=False)
 
     def _checked(self, request: Request) -> ImageRequest:
         if not isinstance(request, ImageRequest):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,14 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pipelines import cancel
-from pipelines.base import CancelToken, ImageOutput, Output, PhasePlan, VideoOutput
+from pipelines.base import (
+    CancelToken,
+    ImageOutput,
+    Output,
+    PhasePlan,
+    VideoOutput,
+    step_alone,
+)
 from pipelines.component import Component
 from pipelines.device import Device
 from pipelines.request import Request, VideoRequest
@@ -95,6 +102,11 @@ class Wan:
             names = [*steps, "done"]
             state.phase, state.step = names[names.index(state.phase) + 1], 0
         return outputs
+
+    def step_together(
+        self, states: Sequence[State], tokens: Sequence[CancelToken]
+    ) -> list[tuple[Output, ...] | None]:
+        return step_alone(self, states, tokens)
 
     def _run(self, state: State, request: VideoRequest) -> tuple[Output, ...]:
         device = self._device.torch

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ourvidz.jobs import ErrorCode, Work
 from ourvidz.ports import ImageProduced, PlanRejected, RunNotice, VideoProduced
 from pipelines.tiny import make_tiny
 from scheduler import messages as m
-from scheduler.types import Fault, Lease, Outcome
+from scheduler.types import Fault, Lease, Outcome, Sharing
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +47,8 @@ async def undisturbed(executor: DeviceExecutor) -> dict[str, list[Any]]:
 def nothing_is_left(executor: DeviceExecutor) -> Any:
     logs.configure("json", "error", log_prompts=False)  # the default draws tracebacks, slowly
     yield
-    assert executor._plans == executor._runs == executor._controls == {}
+    assert executor._plans == executor._runnables == executor._controls == {}
+    assert executor._runs._runs == {}
 
 
 @pytest.fixture(params=WORKS)
@@ -65,7 +67,7 @@ async def test_every_command_ends_as_it_must(executor: DeviceExecutor) -> None:
         if executor._weights[name].tier == "staged":
             await bench.does(m.Unstage(name), m.Unstaged(name))
     for phase in range(len(bench.planned.phases)):
-        event = await bench.start(phase)
+        event = await bench.runs(phase)
         assert isinstance(event, m.PhaseFinished)
         assert event.state_bytes >= 0
         await bench.clear()
@@ -80,7 +82,7 @@ async def test_what_is_planned_is_what_is_told(executor: DeviceExecutor, kind: s
     seen: list[int] = []
     await bench.begin()
     for index in range(len(bench.planned.phases)):
-        await bench.start(index)
+        await bench.runs(index)
         seen.append(len(bench.notices))
     assert bench.steps == [
         (index, step + 1)
@@ -153,11 +155,11 @@ async def test_a_paused_run_goes_on_as_if_it_had_not_been(
     for index, phase in enumerate(bench.planned.phases):
         event: m.Event = m.Paused(bench.lease(index), 0, 0)
         for step in range(phase.steps):
-            lease = bench.lease(index)
+            command = bench.start(index) if step == 0 else bench.resume(index)
+            lease = command.lease
             await bench.bring_in(index)
             # The request arrives while the step is being computed.
             stepping.before = lambda _, lease=lease: executor.request(m.Pause(lease))
-            command = m.Start(lease, lease.id) if step == 0 else m.Resume(lease, lease.id)
             event = await executor.execute(command)
             await bench.clear()
             if isinstance(event, m.PhaseFinished):
@@ -175,22 +177,22 @@ async def test_a_pause_before_the_first_step(executor: DeviceExecutor) -> None:
     bench = Bench(executor, IMAGES)
     await bench.begin()
     await bench.bring_in(0)
-    lease = bench.lease(0)
-    executor.request(m.Pause(lease))
-    event = await executor.execute(m.Start(lease, lease.id))
+    command = bench.start(0)
+    executor.request(m.Pause(command.lease))
+    event = await executor.execute(command)
     assert isinstance(event, m.Paused)
     assert event.step == 0
     assert bench.steps == []
-    assert isinstance(await executor.execute(m.Resume(bench.lease(0), bench.lease(0).id)), m.PhaseFinished)
+    assert isinstance(await executor.execute(bench.resume(0)), m.PhaseFinished)
     bench.end()
 
 
 async def test_a_cancel_before_the_run(executor: DeviceExecutor, kind: str) -> None:
     bench = Bench(executor, WORKS[kind])
     await bench.begin()
-    lease = bench.lease(0)
-    executor.request(m.Cancel(lease))
-    assert await executor.execute(m.Start(lease, lease.id)) == m.RunCancelled(lease)
+    command = bench.start(0)
+    executor.request(m.Cancel(command.lease))
+    assert await executor.execute(command) == m.RunCancelled(command.lease)
     assert bench.steps == []
     bench.end()
 
@@ -203,13 +205,13 @@ async def test_a_cancel_within_a_step(
         bench = Bench(executor, WORKS[kind])
         await bench.begin()
         for before in range(phase):
-            await bench.start(before)
+            await bench.runs(before)
         await bench.bring_in(phase)
-        lease, told = bench.lease(phase), len(bench.steps)
+        command, told = bench.start(phase), len(bench.steps)
         with monkeypatch.context() as patch:
             stepping = Stepping(executor, MODELS[kind], patch)
-            stepping.before = lambda _, lease=lease: executor.request(m.Cancel(lease))
-            assert await executor.execute(m.Start(lease, lease.id)) == m.RunCancelled(lease)
+            stepping.before = lambda _, lease=command.lease: executor.request(m.Cancel(lease))
+            assert await executor.execute(command) == m.RunCancelled(command.lease)
             assert stepping.count == 1
         assert len(bench.steps) == told
         bench.end()
@@ -225,7 +227,7 @@ async def test_requests_that_name_nobody_are_ignored(executor: DeviceExecutor) -
     bench = Bench(executor, TEXT)
     await bench.begin()
     executor.request(m.Cancel(Lease(99, bench.part.id, 0)))  # a run that is over
-    assert isinstance(await bench.start(0), m.PhaseFinished)
+    assert isinstance(await bench.runs(0), m.PhaseFinished)
     bench.end()
 
 
@@ -260,11 +262,11 @@ async def test_out_of_memory_leaves_the_state_as_the_run_began(
     break_at(stepping, executor, kind, at, MemoryError("no room"))
     failed = 0
     for phase in range(len(bench.planned.phases)):
-        event = await bench.start(phase)
+        event = await bench.runs(phase)
         if isinstance(event, m.RunFailed):
             failed += 1
             assert (event.fault, event.detail) == (Fault.OUT_OF_MEMORY, "MemoryError: no room")
-            event = await bench.start(phase)
+            event = await bench.runs(phase)
         assert isinstance(event, m.PhaseFinished)
     assert failed == 1
     assert bench.end() == undisturbed[kind]
@@ -277,11 +279,11 @@ async def test_memory_that_lacks_at_the_very_beginning(
     await bench.begin()
     with monkeypatch.context() as patch:
         patch.setattr(executor._pipelines["sdxl"], "begin", raising(torch.OutOfMemoryError("x")))
-        event = await bench.start(0)
+        event = await bench.runs(0)
     assert isinstance(event, m.RunFailed)
     assert event.fault is Fault.OUT_OF_MEMORY
     for phase in range(len(bench.planned.phases)):
-        assert isinstance(await bench.start(phase), m.PhaseFinished)
+        assert isinstance(await bench.runs(phase), m.PhaseFinished)
     assert bench.end() == undisturbed["sdxl"]
 
 
@@ -299,7 +301,7 @@ async def test_a_run_that_breaks_says_why_and_holds_nothing(
     held: list[weakref.ref[torch.Tensor]] = []
     bench = Bench(executor, IMAGES)
     await bench.begin()
-    await bench.start(0)
+    await bench.runs(0)
     pipeline = executor._pipelines["sdxl"]
 
     def broken(state: Any, token: Any) -> Any:
@@ -314,12 +316,12 @@ async def test_a_run_that_breaks_says_why_and_holds_nothing(
     gc.collect()
     gc.disable()
     try:
-        event = await bench.start(1)
+        event = await bench.runs(1)
         assert isinstance(event, m.RunFailed)
         assert (event.fault, event.detail) == (Fault.RUN, "RuntimeError: a kernel failed")
         bench.end()
         # The worker lets go of what it raised only after it has said so: give it something else.
-        await anyio.to_thread.run_sync(lambda: None)
+        await asyncio.wrap_future(executor._runs._thread.submit(lambda: None))
         assert len(held) > 1
         assert [tensor() for tensor in held] == [None] * len(held)
     finally:
@@ -332,7 +334,7 @@ async def test_a_cancelled_scope_stops_the_thread_within_a_step(
     """Otherwise a crash of the service would wait for the whole phase."""
     bench = Bench(executor, replace(IMAGES, steps=50))
     await bench.begin()
-    await bench.start(0)
+    await bench.runs(0)
     await bench.bring_in(1)
     stepping = Stepping(executor, "sdxl", monkeypatch)
     reached, go_on = threading.Event(), threading.Event()
@@ -344,7 +346,7 @@ async def test_a_cancelled_scope_stops_the_thread_within_a_step(
 
     stepping.before = before
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(executor.execute, m.Start(bench.lease(1), bench.lease(1).id))
+        tasks.start_soon(executor.execute, bench.start(1))
         await anyio.to_thread.run_sync(reached.wait)
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
@@ -454,6 +456,26 @@ async def test_two_parts_take_turns(
         for bench in (one, two):
             if phase < len(bench.planned.phases):
                 await bench.clear()
-                assert isinstance(await bench.start(phase), m.PhaseFinished)
+                assert isinstance(await bench.runs(phase), m.PhaseFinished)
     assert one.end() == undisturbed["sdxl"]
     assert two.end() == undisturbed["wan"]
+
+
+@pytest.mark.parametrize(("kind", "phase"), [("sdxl", "denoise"), ("qwen", "generate")])
+async def test_the_plan_says_with_whom_a_phase_can_be_shared(
+    executor: DeviceExecutor, kind: str, phase: str
+) -> None:
+    """As the pipelines say it, and of no phase for a work that is to be repeated."""
+    bench = Bench(executor, replace(WORKS[kind], seeded=False))
+    planned = await bench.plan()
+    pipeline, plans = executor._plans.pop(bench.part.id)
+    for told, plan in zip(planned.phases, plans, strict=True):
+        assert (told.sharing is not None) == (told.name == phase)
+        if told.sharing is not None:
+            assert isinstance(told.sharing, Sharing)
+            assert asdict(told.sharing) == asdict(plan.sharing)
+            assert told.sharing.key.startswith(pipeline.name)
+    for marks in ({"seeded": True}, {"seeded": False, "reproducible": True}):
+        bench = Bench(executor, replace(WORKS[kind], **marks))
+        assert [told.sharing for told in (await bench.plan()).phases] == [None] * len(plans)
+        executor.forget(bench.part.id)

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from support import domain
 from support.journals import QUEUE, bring_to, opened
 
 from ourvidz.adapters.journal import SqliteJournal
+from ourvidz.adapters.journal_rows import SPEC
 from ourvidz.config import load
 from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState
 from ourvidz.wire import Rules, parse
@@ -91,3 +93,24 @@ async def test_what_the_border_lets_through_can_be_read_again(
     assert record is not None
     assert record.spec == spec
     assert await journal.in_states(JobState.QUEUED)
+
+
+@MANY
+@given(spec=domain.specs)
+async def test_a_row_that_does_not_say_whose_the_seed_is_counts_as_seeded(
+    journal: SqliteJournal, spec: JobSpec
+) -> None:
+    """As rows were written before the works had these fields."""
+    spec = replace(spec, id=uuid4())
+    await journal.accept(spec, QUEUE, None)
+    row = SPEC.dump_python(spec, mode="json")
+    for work in row["works"]:
+        del work["seeded"], work["reproducible"]
+    older = (orjson.dumps(row), str(spec.id))
+    await journal._database.run(
+        lambda connection: connection.execute("UPDATE jobs SET spec = ? WHERE id = ?", older)
+    )
+    record = await journal.get(spec.id)
+    assert record is not None
+    expected = tuple(replace(work, seeded=True, reproducible=False) for work in spec.works)
+    assert record.spec == replace(spec, works=expected)

@@ -37,7 +37,8 @@ code = run("jobs", "list", "--url", "http://127.0.0.1:1")
 print(json.dumps({"codes": codes, "help": after_help, "jobs": [code, sorted(sys.modules)]}))
 """
 _VERBS = {
-    *("", "serve", "demo", "submit", "ps", "simulate", "version"),
+    *("", "serve", "demo", "submit", "ps", "simulate", "replay"),
+    "version",
     *("jobs", "jobs list", "jobs show", "jobs cancel"),
     *("models", "models list", "models verify", "models make-tiny"),
     *("config", "config check", "config show"),

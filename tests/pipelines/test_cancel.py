@@ -125,3 +125,12 @@ def test_a_kept_exception_keeps_no_tensor_alive(kind: type[Exception]) -> None:
         step()
     assert caught.value.__traceback__ is not None
     assert kept[0]() is None
+
+
+def test_a_step_of_several_runs_stops_when_all_of_them_are_to() -> None:
+    stack, tokens = Stack(), [CancelToken(), CancelToken()]
+    for block, token in zip(stack.listed, tokens, strict=False):
+        block.register_forward_hook(lambda *_, token=token: token.cancel())
+    with pytest.raises(RunCancelled), cancel.active(cancel.AllOf(tokens)):
+        stack(torch.zeros(1, 1))
+    assert stack.trace == ORDER[:2]

@@ -342,6 +342,28 @@ def test_working_bytes_hold_the_measured_peak(instruct: Path, words: int, tokens
     assert planned / 1.5 <= peak.bytes <= planned
 
 
+@pytest.mark.parametrize("words", [(400, 1, 1, 1), (1, 1, 400)])
+def test_texts_together_need_no_more_than_each_was_promised(
+    instruct: Path, words: tuple[int, ...]
+) -> None:
+    """Each joins while those before it are decoded."""
+    opened = open_qwen(configured(instruct), Device("cpu"), 1.0)
+    (component,) = opened.components.values()
+    component.stage()
+    component.load()
+    requests = [
+        replace(REQUEST, messages=(Message("user", "red " * n),), seed=i, shareable=True)
+        for i, n in enumerate(words)
+    ]
+    states = [opened.begin(request) for request in requests]
+    with Peak(component.module) as peak:
+        for joined in range(1, len(states) + 1):
+            opened.step_together(states[:joined], [CancelToken()] * joined)
+        while states := [state for state in states if state.phase != "done"]:
+            opened.step_together(states, [CancelToken()] * len(states))
+    assert peak.bytes <= sum(opened.plan(request)[0].working_bytes for request in requests)
+
+
 def test_the_factor_is_applied(instruct: Path, device: Device) -> None:
     def working(factor: float) -> int:
         plan: tuple[PhasePlan, ...] = open_qwen(configured(instruct), device, factor).plan(REQUEST)

@@ -16,8 +16,10 @@ IMAGE = ImageRequest("pïctüre", "", 64, 64, 2, 3, 5.0, 7)
     "request_of_kind",
     [
         IMAGE,
+        ImageRequest("a", "b", 64, 32, 1, 2, 1.0, 1, shareable=True),
         VideoRequest("a", "b", 64, 32, 5, 2, 1.0, 3.0, 1, "both", "s.png", "e.png"),
         TextRequest((Message("system", "s"), Message("user", "\u0000é")), 5, 0.7, 0.9, 2**31),
+        TextRequest((Message("user", "é"),), 5, 0.7, 0.9, 1, shareable=True),
     ],
 )
 def test_everything_comes_back(request_of_kind: Request, device: Device) -> None:
@@ -80,3 +82,18 @@ def test_device_bytes_count_each_storage_once() -> None:
     tensor = torch.zeros(10)
     state = State(IMAGE, "x", tensors={"a": tensor, "b": tensor[2:], "c": torch.zeros(3)})
     assert state.device_bytes == 52
+
+
+def test_what_comes_back_lies_where_an_allocation_would(device: Device) -> None:
+    """Inside the file's bytes the second tensor cannot but begin at an odd address."""
+    tensors = {
+        "a": torch.arange(3, dtype=torch.uint8, device=device.torch),
+        "b": torch.randn(5, device=device.torch),
+        "c": torch.randn(2, 3, 4, 4, device=device.torch).to(memory_format=torch.channels_last),
+        "rng.0": torch.Generator().manual_seed(5).get_state(),
+    }
+    found = restore(dump(State(IMAGE, "x", tensors=tensors)), device.torch).tensors
+    assert [t.data_ptr() % 64 for t in found.values()] == [0] * len(tensors)
+    assert [t.storage_offset() for t in found.values()] == [0] * len(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].untyped_storage().nbytes() == tensor.numel() * tensor.itemsize

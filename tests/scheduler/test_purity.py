@@ -19,6 +19,7 @@ ALLOWED = {
     "typing",
 }
 FLOORS = (
+    ("recorded", "replay"),
     ("contest",),
     ("simulate",),
     ("core", "machine"),
@@ -28,8 +29,8 @@ FLOORS = (
     ("index",),
     ("baselines", "followers", "policy_priced", "profile", "shares", "strategy", "waiting"),
     ("policy",),
-    ("job", "ledger", "residency", "view", "workload"),
-    ("fields",),
+    ("job", "ledger", "recording", "residency", "view", "workload"),
+    ("codec", "fields"),
     ("messages",),
     ("errors", "types"),
 )

@@ -1,7 +1,9 @@
-"""The real device executor over the tiny checkpoints, driven by hand instead of by a scheduler."""
+"""A part on an executor that is driven by hand instead of by a scheduler; the real executor over
+the tiny checkpoints."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from ourvidz.adapters.device import DeviceExecutor
 from ourvidz.config.settings import Device, Model
 from ourvidz.jobs import ChatMessage, ImageWork, JobSpec, JobType, TextWork, VideoWork, Work
 from ourvidz.ports import (
+    Executor,
     ImageProduced,
     Part,
     Plan,
@@ -26,6 +29,7 @@ from scheduler.types import Lease
 IMAGES = ImageWork("a pear", "", 64, 64, 2, 3, 5.0, 7)
 VIDEO = VideoWork("waves", "", 64, 32, 5, 16, 3, 5.0, 5.0, 7)
 TEXT = TextWork("chat", "instruct", (ChatMessage("user", "hello"),), 12, 0.7, 0.9, 7)
+_RUNS = itertools.count(1)
 FAMILIES = {"sdxl": "sdxl", "wan": "wan-vace", "qwen_instruct": "qwen-instruct"}
 
 
@@ -46,7 +50,7 @@ async def open_executor(given: Mapping[str, Model]) -> DeviceExecutor:
 class Bench:
     """One part on the executor; ``on`` is called with each notice as it comes."""
 
-    executor: DeviceExecutor
+    executor: Executor
     work: Work
     notices: list[RunNotice] = field(default_factory=list)
     on: Callable[[RunNotice], None] = lambda _: None
@@ -76,9 +80,17 @@ class Bench:
         self._leases += 1
         return Lease(self._leases, self.part.id, phase)
 
+    def start(self, phase: int, run: int | None = None, starters: int = 1) -> m.Start:
+        """A command with a lease of its own, for a run of its own unless ``run`` says which."""
+        return m.Start(self.lease(phase), next(_RUNS) if run is None else run, starters)
+
+    def resume(self, phase: int, run: int | None = None, starters: int = 1) -> m.Resume:
+        """As ``start``."""
+        return m.Resume(self.lease(phase), next(_RUNS) if run is None else run, starters)
+
     async def bring_in(self, phase: int) -> None:
         for name in self.planned.phases[phase].components:
-            tier = self.executor._weights[name].tier
+            tier = self._tier(name)
             if tier == "absent":
                 await self.does(m.Stage(name), m.StageSucceeded(name))
             if tier != "resident":
@@ -86,23 +98,28 @@ class Bench:
 
     async def clear(self) -> None:
         """Everything off the device; what is left there afterwards is poison."""
-        for name, weights in self.executor._weights.items():
-            if weights.tier == "resident":
-                await self.does(m.Evict(name), m.Evicted(name))
+        for component in self.executor.components:
+            if self._tier(component.name) == "resident":
+                await self.does(m.Evict(component.name), m.Evicted(component.name))
+
+    def _tier(self, name: str) -> str:
+        """The fake device has none, and takes every move."""
+        real = isinstance(self.executor, DeviceExecutor)
+        return self.executor._weights[name].tier if real else "absent"
 
     async def does(self, command: m.Command, event: m.Event) -> None:
         assert await self.executor.execute(command) == event
 
-    async def start(self, phase: int) -> m.Event:
+    async def runs(self, phase: int) -> m.Event:
         """Run one phase with its components, and nothing else, on the device."""
         await self.bring_in(phase)
-        return await self.executor.execute(m.Start(self.lease(phase), self.lease(phase).id))
+        return await self.executor.execute(self.start(phase))
 
     async def run(self) -> list[Any]:
         """Run everything; returns what came out."""
         await self.begin()
         for phase in range(len(self.planned.phases)):
-            event = await self.start(phase)
+            event = await self.runs(phase)
             assert isinstance(event, m.PhaseFinished), event
         return self.end()
 

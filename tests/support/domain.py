@@ -58,6 +58,7 @@ image_works = st.builds(
     seed=counts,
     strength=st.none() | shares,
     references=references,
+    seeded=st.booleans(),
     reproducible=st.booleans(),
 )
 video_works = st.builds(
@@ -74,6 +75,8 @@ video_works = st.builds(
     seed=counts,
     mode=st.sampled_from(["none", "single", "start", "end", "both"]),
     references=references,
+    seeded=st.booleans(),
+    reproducible=st.booleans(),
 )
 text_works = st.builds(
     TextWork,
@@ -86,6 +89,8 @@ text_works = st.builds(
     temperature=shares,
     top_p=shares,
     seed=counts,
+    seeded=st.booleans(),
+    reproducible=st.booleans(),
 )
 works = image_works | video_works | text_works
 specs = st.builds(

@@ -85,7 +85,7 @@ def check_work(work):
     """What the pipelines are promised."""
     for each in fields_of(work):
         value = getattr(work, each.name)
-        assert not isinstance(value, bool) or each.name == "reproducible"
+        assert not isinstance(value, bool) or each.name in {"seeded", "reproducible"}
         assert not isinstance(value, float) or math.isfinite(value)
     assert 0 < work.seed <= 2_147_483_647
     if isinstance(work, ImageWork):

@@ -151,6 +151,19 @@ def test_paused_at_every_step_and_written_and_read_back(
     assert paused == expected
 
 
+@pytest.mark.parametrize("bitwise", [False, True])
+def test_a_copy_taken_before_a_step_is_not_touched_by_it(
+    sdxl: SdxlPipeline, request_for: Build, run: Run, same: Same, bitwise: bool
+) -> None:
+    def step_and_go_back(state: State) -> State:
+        before = state.copy()
+        sdxl.step(state, CancelToken())
+        return before
+
+    request = request_for(images=2, bitwise=bitwise)
+    assert same(run(sdxl, request, step_and_go_back), run(sdxl, request))
+
+
 def test_evicted_with_poison_and_reloaded_between_steps(
     sdxl: SdxlPipeline, library: Any, reference_path: Path, request_for: Build, run: Run, same: Same
 ) -> None:

@@ -353,6 +353,23 @@ def test_tiny_steps_take_what_was_planned(
         assert peaks[plan.name] <= plan.working_bytes <= 2.5 * peaks[plan.name], plan.name
 
 
+@pytest.mark.parametrize("images", [(1, 2, 3), (1, 1, 1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("side", [64, 128])
+def test_steps_taken_together_take_no_more_than_was_planned_for_each(
+    sdxl: SdxlPipeline, request_for: Build, images: tuple[int, ...], side: int
+) -> None:
+    alike = {"width": side, "height": side, "steps": 2, "shareable": True}
+    requests = [request_for(images=n, seed=n, **alike) for n in images]
+    states = [sdxl.begin(request) for request in requests]
+    for state in states:
+        sdxl.step(state, CancelToken())
+    planned = sum(sdxl.plan(request)[1].working_bytes for request in requests)
+    for _ in range(2):
+        with LiveBytes() as counter:
+            sdxl.step_together(states, [CancelToken()] * len(states))
+        assert counter.peak <= planned <= 2.5 * counter.peak
+
+
 def test_working_bytes_grow_with_the_factor_images_and_guidance(
     sdxl_root: Path, device: Any, opened: SdxlPipeline, request_for: Build
 ) -> None:

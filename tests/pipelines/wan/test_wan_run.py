@@ -185,3 +185,17 @@ def test_a_state_is_small_where_a_run_is_paused(vace, ask, device):
     assert (state.phase, state.step) == ("decode", 0)
     assert set(state.tensors) == {"latents"}
     assert state.device_bytes == state.tensors["latents"].nbytes
+
+
+def test_every_step_is_taken_alone(t2v, ask, play):
+    request = ask()
+    assert {phase.sharing for phase in t2v.plan(request)} == {None}
+    state, token, outputs = t2v.begin(request), CancelToken(), []
+    while state.phase != "done":
+        (made,) = t2v.step_together([state], [token])
+        outputs += made
+    np.testing.assert_array_equal(outputs[0].frames, play(t2v, request))
+    token.cancel()
+    assert t2v.step_together([t2v.begin(request)], [token]) == [None]
+    with pytest.raises(ValueError, match="2 runs in phase 'encode', which runs alone"):
+        t2v.step_together([t2v.begin(request), t2v.begin(request)], [CancelToken()] * 2)

@@ -1,0 +1,170 @@
+"""A part that may be run, and its membership in one run of the device."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import anyio
+
+from ourvidz.adapters.requests import request_of
+from ourvidz.ports import (
+    ImageProduced,
+    Part,
+    RunNotice,
+    RunSink,
+    TextChunk,
+    TextDone,
+    VideoProduced,
+)
+from pipelines.base import (
+    CancelToken,
+    ImageOutput,
+    Output,
+    PhasePlan,
+    Pipeline,
+    TextDelta,
+    TextOutput,
+    VideoOutput,
+)
+from pipelines.state import State
+from scheduler import messages as m
+from scheduler.types import Fault, Lease
+
+
+@dataclass(slots=True)
+class Runnable:
+    """One part that the scheduler may run: what is asked, and its state once begun.
+
+    ``said`` counts the characters of text up to the state, ``told`` those that followers have had:
+    a run that has to be repeated after an out-of-memory error tells them nothing twice.
+    """
+
+    part: Part
+    pipeline: Pipeline
+    plans: tuple[PhasePlan, ...]
+    sink: RunSink
+    state: State | None = None
+    said: int = 0
+    told: int = 0
+
+    def begun(self) -> State:
+        """The state, before the first step of the first phase where there is none yet."""
+        if self.state is None:
+            self.state = self.pipeline.begin(request_of(self.part.work, self.part.references))
+        return self.state
+
+    def notice(self, output: Output) -> RunNotice:
+        part = self.part.id
+        match output:
+            case ImageOutput(index, pixels):
+                return ImageProduced(part, index, pixels)
+            case VideoOutput(frames):
+                return VideoProduced(part, frames)
+            case TextDelta(text):
+                return TextChunk(part, self._untold(text))
+            case TextOutput(text, prompt_tokens, tokens, finish_reason):
+                return TextDone(part, text, prompt_tokens, tokens, finish_reason)
+
+    def _untold(self, text: str) -> str:
+        """What of a delta followers have not had yet."""
+        begin = self.said
+        self.said += len(text)
+        new = text[max(0, self.told - begin) :]
+        self.told = max(self.told, self.said)
+        return new
+
+
+@dataclass(slots=True)
+class Control:
+    """The stop signs of one lease; a request may come before its run has begun."""
+
+    token: CancelToken = field(default_factory=CancelToken)
+    pause: bool = False
+
+
+class Member:
+    """One lease in a run. The event loop makes it and waits for its end; the run's thread alone
+    calls the methods of the second group, at step boundaries."""
+
+    def __init__(self, runnable: Runnable, lease: Lease, control: Control) -> None:
+        self.runnable = runnable
+        self.lease = lease
+        self.control = control
+        self.running = False
+        self._phase = runnable.plans[lease.phase]
+        self._loop = asyncio.get_running_loop()
+        self._told = anyio.Event()
+        self._event: m.Event | None = None
+        self._back: tuple[State, int] | None = None
+
+    async def end(self) -> m.Event:
+        """The lease's terminal event. Cancelling the surrounding scope calls the lease off, and
+        waits until the thread is done with it."""
+        try:
+            await self._told.wait()
+        except anyio.get_cancelled_exc_class():
+            self.control.token.cancel()
+            if self.running:
+                with anyio.CancelScope(shield=True):
+                    await self._told.wait()
+            raise
+        assert self._event is not None
+        return self._event
+
+    # In the run's thread ------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        assert self.runnable.state is not None, "it has started"
+        return self.runnable.state
+
+    def start(self) -> None:
+        """Before its first step. Raises what the pipeline's ``begin`` raises."""
+        if self.control.token.cancelled:
+            return
+        state = self.runnable.begun()
+        if self._phase.sharing is None:
+            # A phase that may be shared keeps its state whole by itself. Of any other the tensors
+            # of this moment are kept: steps make new ones, so that costs nothing until then.
+            self._back = (state.copy(), self.runnable.said)
+
+    def goes_on(self) -> bool:
+        """Whether it takes the next step; else it has ended."""
+        if self._event is None:
+            self._event = self._ending()
+        return self._event is None
+
+    def took_step(self, step: int, outputs: tuple[Output, ...] | None) -> None:
+        """``outputs`` as ``Pipeline.step_together`` gives them."""
+        if outputs is None:
+            self._event = m.RunCancelled(self.lease)
+            return
+        for output in outputs:
+            self._report(self.runnable.notice(output))
+        self._report(m.StepReached(self.lease, step))
+
+    def fail(self, fault: Fault, detail: str) -> None:
+        """After a fault that lets the run be repeated, the state is one to go on from."""
+        if fault is not Fault.RUN and self._back is not None:
+            self.runnable.state, self.runnable.said = self._back
+        cancelled = self.control.token.cancelled
+        self._event = (
+            m.RunCancelled(self.lease) if cancelled else m.RunFailed(self.lease, fault, detail)
+        )
+
+    def tell(self) -> None:
+        """It has ended: wake who waits for that."""
+        self._loop.call_soon_threadsafe(self._told.set)
+
+    def _ending(self) -> m.Event | None:
+        if self.control.token.cancelled:
+            return m.RunCancelled(self.lease)
+        if self.state.phase != self._phase.name:
+            return m.PhaseFinished(self.lease, self.state.device_bytes)
+        if self.control.pause:
+            return m.Paused(self.lease, self.state.step, self.state.device_bytes)
+        return None
+
+    def _report(self, notice: RunNotice) -> None:
+        self._loop.call_soon_threadsafe(self.runnable.sink, notice)

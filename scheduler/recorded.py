@@ -1,0 +1,236 @@
+"""What if: the jobs of a recording as a workload, to be served once more by other rules.
+
+Each job that arrived is asked for again, with the demand that the scheduler was told; a phase that
+ran alone from its beginning to its end while nothing was brought in takes as long as it did. The
+second part of a chain comes when the first has ended. Left out are jobs that were cancelled, at
+whatever time, and those that the recorded card was too small for. A job that failed is asked for as
+any other: what-if knows no faults.
+
+What the profile says of the card, of transfers, of components' bytes and of running together holds;
+key by key, what it does not say is as it was recorded. Seconds of phases are always the recorded
+card's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scheduler import fields
+from scheduler import messages as m
+from scheduler.errors import InputError
+from scheduler.profile import Profile, parse
+from scheduler.recording import Header, Turn
+from scheduler.types import Demand, Lease, Outcome, Phase, Sharing
+from scheduler.workload import Request, Workload, chain
+
+_LEFT_OUT = (Outcome.CANCELLED, Outcome.REFUSED)
+# The request's type by the model that its first component belongs to (the name before the dot). A
+# language model that is asked alone is chatted with.
+_TYPES = {"sdxl": "sdxl_generate", "wan": "wan_generate"}
+_TEXT_TYPES = {"qwen_base": "enhance_base", "qwen_instruct": "enhance_instruct"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCosts(Profile):
+    """A profile whose demands are ready."""
+
+    demands: Mapping[str, Demand]
+
+    def demand(self, request: Request) -> Demand:
+        return self.demands[request.id]
+
+
+class Recorded:
+    """Collects a recording, turn by turn."""
+
+    def __init__(self) -> None:
+        self._demands: dict[str, Demand] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._watch = _Watch()
+
+    def feed(self, turn: Turn) -> None:
+        for event in turn.events:
+            if isinstance(event, m.JobArrived):
+                if event.demand.job in self._demands:
+                    raise InputError(f"job {event.demand.job} arrived twice")
+                self._demands[event.demand.job] = event.demand
+            self._watch.saw(event, turn.at)
+        for command in turn.commands or ():
+            if isinstance(command, m.Settle):
+                self._outcomes[command.job] = command.outcome
+            self._watch.ordered(command, turn.at)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many jobs are not in the workload, by their outcome."""
+        return Counter(o.value for o in self._outcomes.values() if o in _LEFT_OUT)
+
+    def workload(self) -> Workload:
+        """Raises ``InputError`` if no job is left, or for one whose class is not known."""
+        return chain(self._request(demand) for demand in self._kept().values())
+
+    def costs(self, document: object, header: Header) -> RecordedCosts:
+        """What it costs to serve them, with a profile's parsed TOML document over the recorded
+        card. Raises ``InputError``."""
+        tables = fields.table(document, "the profile")
+        batching = fields.table(tables.get("batching", {}), "[batching]")
+        card = parse(self._filled(tables, header))
+        if "links_naive" not in tables:
+            card = replace(card, links_naive=card.links)
+        demands = {
+            job: self._demand(demand, card.paused_bytes, batching)
+            for job, demand in self._kept().items()
+        }
+        return RecordedCosts(
+            **{field.name: getattr(card, field.name) for field in dataclasses.fields(card)},
+            demands=demands,
+        )
+
+    def _kept(self) -> dict[str, Demand]:
+        outcomes = self._outcomes
+        return {j: d for j, d in self._demands.items() if outcomes.get(j) not in _LEFT_OUT}
+
+    def _parent(self, job: str) -> str | None:
+        """The part before this one: parts of a job are ``{id}/0``, ``{id}/1``, ..."""
+        whole, _, part = job.rpartition("/")
+        before = f"{whole}/{int(part) - 1}" if part.isdecimal() else ""
+        return before if before in self._demands else None
+
+    def _request(self, demand: Demand) -> Request:
+        return Request(
+            id=demand.job,
+            arrival=self._arrival(demand.job),
+            user=demand.user,
+            type=_type_of(demand),
+            after=self._parent(demand.job),
+        )
+
+    def _arrival(self, job: str) -> float:
+        """When the whole job arrived, as far as is known."""
+        while (parent := self._parent(job)) is not None:
+            job = parent
+        return self._demands[job].arrival
+
+    def _demand(self, demand: Demand, state_bytes: int, batching: Mapping[str, Any]) -> Demand:
+        arrival, deadline = self._arrival(demand.job), demand.deadline
+        return replace(
+            demand,
+            phases=tuple(
+                self._phase(Lease(0, demand.job, number), phase, state_bytes, batching)
+                for number, phase in enumerate(demand.phases)
+            ),
+            arrival=arrival,
+            deadline=None if deadline is None else arrival + deadline - demand.arrival,
+        )
+
+    def _phase(
+        self, lease: Lease, phase: Phase, state_bytes: int, batching: Mapping[str, Any]
+    ) -> Phase:
+        measured = self._watch.measured.get((lease.job, lease.phase))
+        if measured is not None:
+            phase = replace(phase, seconds=measured, seconds_p90=None)
+        sharing = phase.sharing and _shared(phase.sharing, batching)
+        return replace(phase, sharing=sharing, state_bytes_max=state_bytes)
+
+    def _filled(self, tables: Mapping[str, Any], header: Header) -> dict[str, Any]:
+        """The profile with what it does not say; of phases, and of components that the recording
+        does not know, it has nothing to say here."""
+        recorded: dict[str, dict[str, Any]] = {
+            "device": {
+                "vram_bytes": header.budget.device_bytes,
+                "host_pinned_bytes": header.budget.host_bytes,
+                "paused_bytes": self._watch.state_bytes_max,
+            },
+            "links": {
+                "disk_to_host": header.links.disk_to_host,
+                "host_to_device": header.links.host_to_device,
+                "fixed_seconds": header.links.fixed_seconds,
+            },
+            "links_naive": {"disk_to_device": header.links.disk_to_host},
+        }
+        filled = {
+            name: {**table, **fields.table(tables.get(name, {}), f"[{name}]")}
+            for name, table in recorded.items()
+        }
+        sizes = fields.table(tables.get("components", {}), "[components]")
+        filled["components"] = {
+            c.name: sizes.get(c.name, c.weight_bytes) for c in header.components
+        }
+        nothing = {"types": [], "name": "recorded", "components": []}
+        said = {name: table for name, table in tables.items() if name != "batching"}
+        return {**said, **filled, "phase": [nothing]}
+
+
+class _Watch:
+    """What ran, and whether it ran alone."""
+
+    def __init__(self) -> None:
+        self.measured: dict[tuple[str, int], float] = {}
+        self.state_bytes_max = 0
+        self._moving: dict[str, bool] = {}
+        self._began: dict[Lease, float] = {}
+        self._disturbed: dict[Lease, bool] = {}
+
+    def ordered(self, command: m.Command, now: float) -> None:
+        match command:
+            case m.Stage(component) | m.Load(component):
+                self._moving[component] = True
+                self._disturb()
+            case m.Start(lease) | m.Resume(lease):
+                beside = bool(self._began)
+                if beside:
+                    self._disturb()
+                self._began[lease] = now
+                partial = isinstance(command, m.Resume)
+                self._disturbed[lease] = beside or partial or bool(self._moving)
+
+    def saw(self, event: m.Event, now: float) -> None:
+        match event:
+            case m.PhaseFinished(lease, state_bytes):
+                began, disturbed = self._end(lease)
+                if began is not None and not disturbed:
+                    self.measured[lease.job, lease.phase] = now - began
+                self.state_bytes_max = max(self.state_bytes_max, state_bytes)
+            case m.Paused(lease, _, state_bytes):
+                self._end(lease)
+                self.state_bytes_max = max(self.state_bytes_max, state_bytes)
+            case m.RunCancelled(lease) | m.RunFailed(lease):
+                self._end(lease)
+            case (
+                m.StageSucceeded(component)
+                | m.LoadSucceeded(component)
+                | m.StageFailed(component)
+                | m.LoadFailed(component)
+                | m.Aborted(component)
+            ):
+                self._moving.pop(component, None)
+
+    def _end(self, lease: Lease) -> tuple[float | None, bool]:
+        return self._began.pop(lease, None), self._disturbed.pop(lease, True)
+
+    def _disturb(self) -> None:
+        self._disturbed = dict.fromkeys(self._disturbed, True)
+
+
+def _type_of(demand: Demand) -> str:
+    names = [name for phase in demand.phases for name in phase.components]
+    model = names[0].partition(".")[0] if names else ""
+    if model in _TYPES:
+        return _TYPES[model]
+    if model not in _TEXT_TYPES:
+        known = ", ".join([*_TYPES, *_TEXT_TYPES])
+        raise InputError(f"job {demand.job} needs {names[:1]}, allowed: components of {known}")
+    chained = demand.job.endswith("/0")
+    return _TEXT_TYPES[model] if chained or model == "qwen_base" else "chat"
+
+
+def _shared(sharing: Sharing, batching: Mapping[str, Any]) -> Sharing:
+    """Texts join in the middle of a phase, images do not."""
+    kind = "text" if sharing.mid_phase else "image"
+    most = fields.count(batching, f"{kind}_max", "[batching]", sharing.units_max)
+    exponent = fields.number(batching, f"{kind}_exponent", "[batching]", sharing.exponent)
+    return replace(sharing, units_max=max(most, sharing.units), exponent=exponent)

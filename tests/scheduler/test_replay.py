@@ -1,0 +1,160 @@
+"""A recorded scheduler decides once more as it did, and where it does not, that is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+from support.recordings import SETTINGS, busy, demand, header
+
+from scheduler import messages as m
+from scheduler.contest import CONTESTANTS
+from scheduler.errors import InputError
+from scheduler.recording import Beginning, End, Turn, decode, encode, wordless
+from scheduler.replay import Difference, Replay, scheduler_of
+from scheduler.types import Fault, Lease, Outcome
+
+
+def replayed(turns: list[Turn], policy: str = "default") -> tuple[Replay, Difference | None]:
+    again = Replay(scheduler_of(header(policy)))
+    return again, next(filter(None, map(again.feed, turns)), None)
+
+
+@pytest.mark.parametrize("policy", CONTESTANTS)
+def test_the_same_events_give_the_same_decisions(policy: str) -> None:
+    turns = busy(header(policy))
+    lines = [orjson.loads(orjson.dumps(encode(turn))) for turn in turns]
+    again, difference = replayed([decode(line, "it") for line in lines], policy)  # type: ignore[misc]
+    assert difference is None
+    assert again.broke == ""
+    assert again.turns == len(turns)
+    assert again.events == sum(len(turn.events) for turn in turns)
+    assert again.commands == sum(len(turn.commands or ()) for turn in turns) > 30
+
+
+def test_another_policy_decides_otherwise() -> None:
+    _, difference = replayed(busy(header("fifo-lru")), "srpt-setup")
+    assert difference is not None
+
+
+def planted(change: object) -> tuple[int, list[Turn]]:
+    """The number of a turn that starts something, and all turns with that one changed."""
+    turns = busy(header())
+    place = next(n for n, t in enumerate(turns) if any(isinstance(c, m.Start) for c in t.commands))  # type: ignore[union-attr]
+    turns[place] = change(turns[place])  # type: ignore[operator]
+    return place + 1, turns
+
+
+def test_a_command_too_few_is_found() -> None:
+    number, turns = planted(lambda turn: replace(turn, commands=()))
+    again, difference = replayed(turns)
+    assert difference is not None
+    assert (difference.number, difference.place) == (number, 0)
+    assert difference.turn == turns[number - 1]
+    assert difference.expected == "nothing more"
+    assert difference.got.startswith("Start(lease=Lease(")
+    assert again.turns == number
+
+
+def test_a_command_too_many_is_found() -> None:
+    more = m.Evict("sdxl.unet")
+    number, turns = planted(lambda turn: replace(turn, commands=(*turn.commands, more)))
+    _, difference = replayed(turns)
+    assert difference is not None
+    assert difference.number == number
+    assert difference.place == len(turns[number - 1].commands or ()) - 1
+    assert (difference.expected, difference.got) == (repr(more), "nothing more")
+
+
+def test_an_event_that_was_not_recorded_is_missed() -> None:
+    turns = busy(header())
+    _, difference = replayed([turns[0], *turns[2:]])
+    assert difference is not None
+
+
+def test_a_turn_that_broke_the_scheduler_breaks_it_again() -> None:
+    turns = busy(header())[:3]
+    turns.append(Turn(200.0, turns[0].events, None))
+    again, difference = replayed(turns)
+    assert difference is None
+    assert again.broke.startswith("ProtocolError: job job-0 arrived, but it is here already")
+
+
+def test_a_turn_that_breaks_it_only_now_is_a_difference() -> None:
+    turns = busy(header())[:3]
+    turns.append(Turn(200.0, turns[0].events, (m.Stage("sdxl.unet"),)))
+    _, difference = replayed(turns)
+    assert difference is not None
+    assert difference.expected == repr(m.Stage("sdxl.unet"))
+    assert difference.got.startswith("ProtocolError: ")
+
+
+def test_a_turn_that_broke_it_and_does_not_now_is_a_difference() -> None:
+    turns = busy(header())
+    turns[2] = replace(turns[2], commands=None)
+    _, difference = replayed(turns)
+    assert difference is not None
+    assert (difference.number, difference.expected) == (3, "it raised")
+
+
+def test_a_policy_that_does_not_exist() -> None:
+    with pytest.raises(InputError, match="policy is 'lifo', allowed: default, "):
+        scheduler_of(header("lifo"))
+
+
+def test_failures_are_compared_without_their_words() -> None:
+    """A library's error may quote what it was given: words are not written down."""
+    turns: list[Turn] = []
+    scheduler = scheduler_of(header())
+
+    def turn(event: m.Event) -> None:
+        turns.append(Turn(100.0, (event,), tuple(scheduler.handle(event, 100.0))))
+
+    turn(m.JobArrived(demand("j", "sdxl.unet")))
+    turn(m.StageFailed("sdxl.unet", "no such word: pear", permanent=True))
+    assert isinstance(turns[-1].commands[0], m.Settle)  # type: ignore[index]
+    text = orjson.dumps([encode(turn) for turn in turns]).decode()
+    assert "pear" not in text
+    again, difference = replayed([decode(encode(turn), "it") for turn in turns])  # type: ignore[misc]
+    assert difference is None
+    assert again.commands == 2
+
+
+def test_wordless_messages_are_otherwise_what_they_were() -> None:
+    lease = Lease(1, "j", 0)
+    failed = m.RunFailed(lease, Fault.RUN, "pear")
+    assert wordless(failed) == m.RunFailed(lease, Fault.RUN, "")
+    settle = m.Settle("j", Outcome.FAILED, Fault.RUN, "pear")
+    assert wordless(settle) == m.Settle("j", Outcome.FAILED, Fault.RUN)
+    assert wordless(m.Evicted("c")) == m.Evicted("c")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ([], "it is no table"),
+        ({}, "it: at is missing"),
+        ({"at": 1.0, "events": []}, "it: commands is missing"),
+        ({"at": None, "events": [], "commands": []}, "it: at is None, allowed: a number"),
+        ({"at": 1.0, "events": {}, "commands": []}, "it has no list of messages"),
+        (
+            {"at": 1.0, "events": [{"Stage": {}}], "commands": []},
+            "it is {'Stage': {}}, allowed: one of JobArrived",
+        ),
+        ({"end": 1}, "it: end is 1, allowed: str"),
+        ({"header": 1}, "it: the format's version is None, allowed: 1"),
+        ({"header": {"version": 2}}, "it: the format's version is 2, allowed: 1"),
+        ({"header": encode(Beginning(header(), 1))["header"]}, "it: file is None, allowed: int"),
+    ],
+)
+def test_a_line_that_is_none_is_refused(line: object, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        decode(line, "it")
+    assert said in str(caught.value)
+
+
+def test_first_and_last_lines_come_back_as_they_were() -> None:
+    for line in (Beginning(header(), 3), End("why")):
+        assert decode(orjson.loads(orjson.dumps(encode(line))), "it") == line
+    assert header().settings == SETTINGS

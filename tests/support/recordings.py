@@ -1,0 +1,113 @@
+"""Small recordings: a scheduler whose every command succeeds after a second of virtual time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from scheduler import SchedulerSettings
+from scheduler import messages as m
+from scheduler.recording import VERSION, Beginning, End, Header, Line, Turn, encode
+from scheduler.replay import scheduler_of
+from scheduler.types import Budget, Component, Demand, Links, Phase
+
+SETTINGS = SchedulerSettings(
+    ageing_seconds=30.0,
+    wait_seconds_max=600.0,
+    waiting_jobs_max=64,
+    load_attempts_max=3,
+    load_retry_seconds=5.0,
+)
+# Two of them do not fit beside each other: serving both means to evict.
+SIZES = {"sdxl.unet": 60, "wan.transformer": 60, "qwen_base.model": 30, "qwen_instruct.model": 30}
+
+
+def header(
+    policy: str = "default", device_bytes: int = 110, wall: float = 1_800_000_000.0
+) -> Header:
+    return Header(
+        version=VERSION,
+        components=tuple(Component(name, size) for name, size in SIZES.items()),
+        staged=(),
+        budget=Budget(device_bytes, 1000),
+        links=Links(16.0, 64.0, 0.25),
+        settings=SETTINGS,
+        policy=policy,
+        wall=wall,
+        monotonic=100.0,
+    )
+
+
+def demand(
+    job: str, *components: str, arrival: float = 100.0, seconds: float = 3.0, user: str = "u"
+) -> Demand:
+    """A phase of four steps for each component."""
+    phases = tuple(Phase(f"use {name}", (name,), 5, seconds, 4) for name in components)
+    return Demand(job, phases, "normal", user, arrival)
+
+
+def played(made: Header, arrivals: Sequence[Demand]) -> list[Turn]:
+    """The turns of serving these demands, each from its arrival."""
+    scheduler = scheduler_of(made)
+    coming = deque(sorted(arrivals, key=lambda d: d.arrival))
+    flying: deque[m.Command] = deque()
+    turns: list[Turn] = []
+    now = made.monotonic
+    while coming or flying or scheduler.deadline() is not None:
+        events: list[m.Event] = []
+        if flying:
+            events.append(success(flying.popleft()))
+        while coming and (coming[0].arrival <= now or not (flying or events)):
+            now = max(now, coming[0].arrival)
+            events.append(m.JobArrived(coming.popleft()))
+        if not events:
+            now, events = max(now, scheduler.deadline() or now), [m.TimeReached()]
+        commands = scheduler.handle_all(events, now)
+        flying += [c for c in commands if not isinstance(c, _WITHOUT_END)]
+        turns.append(Turn(now, tuple(events), tuple(commands)))
+        now += 1.0
+    return turns
+
+
+_WITHOUT_END = (m.Pause, m.Cancel, m.Abort, m.Settle)
+
+
+def success(command: m.Command) -> m.Event:
+    match command:
+        case m.Stage(name):
+            return m.StageSucceeded(name)
+        case m.Load(name):
+            return m.LoadSucceeded(name)
+        case m.Evict(name):
+            return m.Evicted(name)
+        case m.Unstage(name):
+            return m.Unstaged(name)
+        case m.Start(lease) | m.Resume(lease):
+            return m.PhaseFinished(lease, 1)
+    raise AssertionError(command)
+
+
+def busy(made: Header, jobs: int = 12) -> list[Turn]:
+    """Jobs of three families that come while others run, some of them chained."""
+    wanted = []
+    for number in range(jobs):
+        at = made.monotonic + 2.5 * number
+        part = "qwen_base.model" if number % 3 else "wan.transformer"
+        chain = ["sdxl.unet"] if number % 2 else []
+        wanted.append(demand(f"job-{number}", part, *chain, arrival=at, user=f"user-{number % 2}"))
+    return played(made, wanted)
+
+
+def written(path: Path, lines: Sequence[Line]) -> Path:
+    """A recording in one file."""
+    path.write_bytes(
+        b"".join(orjson.dumps(encode(line), option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+    )
+    return path
+
+
+def whole(made: Header, turns: Sequence[Turn], end: str = "closed") -> list[Line]:
+    return [Beginning(made, 1), *turns, End(end)]
