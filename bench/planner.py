@@ -34,7 +34,7 @@ COMPONENTS = {
 }
 BUDGET = Budget(device_bytes=48_500_000_000, host_bytes=64_000_000_000)
 LINKS = Links(disk_to_host=3e9, host_to_device=22e9, fixed_seconds=0.02)
-SETTINGS = SchedulerSettings(10_000, 3, 5.0, {"fast": 2.0})
+SETTINGS = SchedulerSettings(10_000, 3, 5.0, class_weights={"fast": 2.0})
 STATE_BYTES = 150_000_000
 DEADLINES = {"text": 15.0, "image": 30.0, "video": 600.0}
 USERS = 50

@@ -16,9 +16,9 @@ class Decision:
     """``job`` is to run next; ``None``: leave things as they are until the next event.
 
     While a run lasts, a job is only taken with ``preempt``: whoever runs is asked to pause at the
-    next step, and the job's components are loaded meanwhile. If no job is taken, components are
-    brought in for the coming phases of those ``ahead``, as far as there is slack while a run lasts:
-    the first for whom something is missing gets it.
+    next step, and the job's components are loaded meanwhile. While the run lasts that there is, or
+    that the job begins, components are brought in for the coming phases of those ``ahead``, as far
+    as there is slack: the first for whom something is missing gets it.
     """
 
     job: str | None

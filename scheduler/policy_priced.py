@@ -72,13 +72,16 @@ class PricedWork:
         job = self._best(view, now)
         running = view.running
         if job is not None and all(view.pausing(run) for run in running):
-            return Decision(self._gathered(job, view).id)
+            return self._taken(self._gathered(job, view))
         if job is not None and self._gives_way(job, view, now):  # 3
-            return Decision(job.id, preempt=True)
+            return replace(self._taken(job), preempt=True)
         if not self._settings.prefetch:
             return WAIT
         coming = running if job is None else (*running, job)
         return Decision(None, ahead=tuple(j.id for j in coming))  # 5
+
+    def _taken(self, job: JobView) -> Decision:
+        return Decision(job.id, ahead=(job.id,) if self._settings.prefetch else ())
 
     def company(self, job: JobView, view: View, now: float) -> Iterable[JobView]:  # noqa: ARG002
         sharing = job.sharing

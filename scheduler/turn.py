@@ -21,6 +21,7 @@ class Turn:
         self._set_up = set_up
         self._running = running
         self._clear = False
+        self._ahead: tuple[str, ...] = ()
         self._newcomers: list[Job] = []
         self.job: Job | None = None
 
@@ -45,20 +46,19 @@ class Turn:
         """Decide anew and take the next step towards it; see ``scheduler.core``, 2 to 5."""
         newcomers, self._newcomers = self._newcomers, []
         index = self._index
-        ahead: tuple[str, ...] = ()
         if self.job is None:
-            decision = self._policy.choose(index, index.now)
-            ahead = decision.ahead
-            self._take(decision)
+            self._take(self._policy.choose(index, index.now))
         elif newcomers and not self._policy.steadfast:
             self._reconsider(self.job, newcomers)
         if self.job is not None:
             self._bring_in(self.job)
         elif index.runs:
             self._running.join()
-            self._set_up.ahead(ahead)
+        if self.job is None and index.runs:
+            self._set_up.ahead(self._ahead)
 
     def _take(self, decision: Decision) -> None:
+        self._ahead = decision.ahead
         if decision.job is None or (self._index.runs and not decision.preempt):
             return
         job = self._index.jobs.get(decision.job)

@@ -161,6 +161,7 @@ class Scheduler(Table):
     waiting_jobs_max: int = Field(default=64, ge=1, le=100_000)
     load_attempts_max: int = Field(default=3, ge=1, le=100)
     load_retry_seconds: Seconds = 5.0
+    follow_seconds: Factor = 0.25
 
 
 class Recorder(Table):
