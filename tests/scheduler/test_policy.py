@@ -344,7 +344,7 @@ def test_the_choice_is_the_first_in_order_and_places_hold_until_they_say(seed: i
         now += rng.uniform(0.0, 5.0)
         index.advance(now)
         ranked = policy.order(index, now)
-        assert policy.choose(index, now) == Decision(ranked[0].id)
+        assert policy.choose(index, now).job == ranked[0].id
         assert len(ranked) == len(parked)
         for job in parked:
             place = policy.place(job, now)

@@ -93,7 +93,7 @@ def test_a_row_has_the_keys_of_the_report_in_their_order() -> None:
     assert list(row) == [
         *("policy", "jobs", "mean_flow_s", "bound_mean_flow_s", "ratio", "slo", "slo_by_class"),
         *("p50", "p95", "p99", "max_slowdown", "loads", "load_s", "gpu_busy", "preemptions"),
-        "starved",
+        *("starved", "belady_misses", "busy_bound_s"),
     ]
     for key in ("slo_by_class", "p50", "p95", "p99"):
         assert list(row[key]) == ["chat", "image", "video"]

@@ -1,0 +1,60 @@
+"""Since when each kind has gone without its share of the device."""
+
+from scheduler.shares import Shares
+
+
+def waiting(*kinds: str, at: float = 0.0) -> Shares:
+    shares = Shares(quantum=10.0)
+    shares.advance(at, ())
+    for kind in kinds:
+        shares.enter(kind)
+    return shares
+
+
+def test_a_kind_goes_without_since_its_first_job_waits() -> None:
+    shares = waiting("video", at=5.0)
+    shares.advance(9.0, ())
+    shares.enter("video")
+    assert shares.since("video") == 5.0
+    assert shares.since("image") is None
+    assert list(shares.kinds) == ["video"]
+
+
+def test_a_kind_is_served_once_its_jobs_have_run_for_the_quantum() -> None:
+    shares = waiting("video", "image")
+    shares.advance(4.0, ["video"])
+    shares.advance(7.0, ["image"])
+    shares.advance(12.0, ["video"])
+    assert shares.since("video") == 0.0
+    shares.advance(13.0, ["video"])
+    assert (shares.since("video"), shares.since("image")) == (13.0, 0.0)
+
+
+def test_the_count_begins_anew_when_it_was_served() -> None:
+    shares = waiting("video")
+    shares.advance(15.0, ["video"])
+    assert shares.since("video") == 15.0
+    shares.advance(24.0, ["video"])
+    assert shares.since("video") == 15.0
+    shares.advance(25.0, ["video"])
+    assert shares.since("video") == 25.0
+
+
+def test_several_jobs_of_a_kind_in_a_run_count_once() -> None:
+    shares = waiting("text")
+    shares.advance(6.0, ["text", "text"])
+    assert shares.since("text") == 0.0
+
+
+def test_a_kind_of_which_no_job_waits_has_no_claim_and_comes_back_fresh() -> None:
+    shares = waiting("video")
+    shares.advance(9.0, ["video"])
+    shares.leave("video")
+    assert shares.since("video") is None
+    assert list(shares.kinds) == []
+    shares.advance(20.0, ["video"])
+    shares.enter("video")
+    assert shares.since("video") == 20.0
+    shares.advance(29.0, ["video"])
+    assert shares.since("video") == 20.0
+    shares.leave("nobody")
