@@ -62,6 +62,11 @@ class Books:
     def phase(self, lease: Lease) -> Phase:
         return self.demands[lease.job].phases[lease.phase]
 
+    def is_followed(self, lease: Lease) -> bool:
+        """It was the last phase of a job that another one follows."""
+        demand = self.demands[lease.job]
+        return demand.followed and lease.phase == len(demand.phases) - 1
+
     def pausing(self, lease: Lease) -> bool:
         return ("Pause", lease.id) in self.asked
 

@@ -79,8 +79,8 @@ class Shell:
     """``flying`` are the commands that await their terminal event, in the order of issue.
 
     ``honest``: no job carries more than was estimated, so that the books must keep the budget.
-    ``busy``: while nothing runs or is on its way to, every job must wait for a failed component,
-    its own or that of a begun job whose room it needs.
+    ``busy``: while nothing runs or is on its way to, every job must wait for one that is about to
+    follow another, or for a failed component, its own or that of a begun job whose room it needs.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Shell:
         budget = Budget(device, host)
         self.scheduler = Scheduler(parts, budget, LINKS, settings, policy)
         self.books = Books(components, budget)
+        self.settings = settings
         self.honest = honest
         self.busy = busy
         self.now = 0.0
@@ -106,14 +107,14 @@ class Shell:
         self.flying: list[m.Command] = []
         self.ahead: list[str] = []
         self.started_at: dict[str, float] = {}
+        self.awaited: dict[str, float] = {}
 
     # Feeding --------------------------------------------------------------------------------------
 
     def feed(self, event: m.Event, now: float | None = None) -> list[str]:
         if now is not None:
             self.now = now
-        if isinstance(event, m.StepReached):
-            self.books.stepped(event.lease, event.step)
+        self._note(event)
         commands = self.scheduler.handle(event, self.now)
         self.log.append((event, self.now, commands))
         self.books.issued(commands)
@@ -151,7 +152,18 @@ class Shell:
         """Send a flying command's terminal event."""
         self.flying.remove(command)
         self.books.ended(command, event)
+        if isinstance(event, m.PhaseFinished) and self.books.is_followed(event.lease):
+            self.awaited[event.lease.job] = self.now + self.settings.follow_seconds
         return self.feed(event)
+
+    def _note(self, event: m.Event) -> None:
+        """Steps that are done, and who is about to follow whom."""
+        match event:
+            case m.StepReached(lease, step):
+                self.books.stepped(lease, step)
+            case m.JobArrived(Demand(follows=str(job))):
+                self.awaited.pop(job, None)
+        self.awaited = {job: until for job, until in self.awaited.items() if until > self.now}
 
     # By hand --------------------------------------------------------------------------------------
 
@@ -284,6 +296,9 @@ class Shell:
         assert books.device_bytes() <= books.budget.device_bytes or not self.honest
         assert self.scheduler.drained == (self.draining and not self.flying)
         if self.draining or not self.busy or books.members or (self.target and self.flying):
+            return
+        if self.awaited:
+            assert self.scheduler.deadline() is not None
             return
         failed = [
             name

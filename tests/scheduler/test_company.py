@@ -31,7 +31,9 @@ def text(
     return phase("llm", seconds=seconds, steps=steps, sharing=sharing, work=work, state_max=1)
 
 
-def image(units: int = 1, exponent: float = 0.5, seconds: float = 10.0, units_max: int = 4) -> Phase:
+def image(
+    units: int = 1, exponent: float = 0.5, seconds: float = 10.0, units_max: int = 4
+) -> Phase:
     sharing = Sharing("unet", units, units_max, exponent, mid_phase=False)
     return phase("unet", seconds=seconds, steps=10, sharing=sharing, state_max=1)
 

@@ -1,0 +1,230 @@
+"""A run in virtual time: its boundaries, who comes and goes at them, and what calling a transfer off
+costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from scheduler import messages as m
+from scheduler.errors import ProtocolError
+from scheduler.machine import Machine
+from scheduler.machine_run import Member, SharedRun
+from scheduler.types import Component, Lease, Links, Phase, Sharing
+from tests.scheduler.shell import demand, phase
+
+TEXT = Sharing("t", 1, 8, 1.0, mid_phase=True)
+
+
+def member(
+    job: str, seconds: float = 10.0, steps: int = 10, step: int = 0, sharing: Sharing = TEXT
+) -> Member:
+    part = Phase("p", ("a",), 1, seconds, steps, sharing=sharing)
+    return Member(Lease(int(job), job, 0), part, step)
+
+
+def run(*members: Member, now: float = 100.0, rate: float = 1.0) -> SharedRun:
+    shared = SharedRun(7, now, rate)
+    for each in members:
+        shared.begin(each)
+    return shared
+
+
+def names(members: list[Member]) -> list[str]:
+    return [each.lease.job for each in members]
+
+
+def test_one_goes_from_boundary_to_boundary_and_leaves_at_the_last() -> None:
+    shared = run(member("1"))
+    assert shared.change == 10
+    assert [shared.time_of(n) for n in (0, 1, 10)] == [100.0, 101.0, 110.0]
+    assert [shared.reached(now) for now in (100.0, 100.9, 101.0, 108.9, 109.0, 110.0)] == [
+        *(0, 0, 1, 8, 9, 9)
+    ]
+    assert names(shared.turn_over(110.0)) == ["1"]
+    assert shared.members == []
+
+
+def test_one_that_goes_on_has_fewer_boundaries_left() -> None:
+    shared = run(member("1", step=7))
+    assert shared.change == 3
+    assert shared.time_of(3) == 103.0
+
+
+def test_a_phase_without_steps_ends_after_its_seconds() -> None:
+    for steps in (0, 1):
+        shared = run(member("1", seconds=4.0, steps=steps))
+        assert (shared.change, shared.time_of(1), shared.reached(103.9)) == (1, 104.0, 0)
+    shared = run(member("1", seconds=0.0, steps=3))
+    assert (shared.time_of(3), shared.reached(100.0)) == (100.0, 2)
+
+
+def test_it_goes_on_at_another_rate() -> None:
+    shared = run(member("1"), rate=0.5)
+    assert shared.time_of(1) == 102.0
+    shared.go_on_at(1.0, 103.0)
+    assert (shared.time_of(2), shared.time_of(10)) == (103.5, 111.5)
+    shared.go_on_at(0.5, 103.5)
+    assert shared.reached(103.5) == 2
+    assert shared.time_of(3) == 105.5
+
+
+def test_several_take_the_slowest_ones_steps_times_the_factor() -> None:
+    """Each unit adds as much again: two take twice as long, three thrice."""
+    shared = run(member("1"), member("2", seconds=4.0, steps=2))
+    assert shared.time_of(1) == 104.0
+    assert shared.change == 2
+    # The second leaves; the first takes its own time from there.
+    assert names(shared.turn_over(108.0)) == ["2"]
+    assert [(each.lease.job, each.step) for each in shared.members] == [("1", 2)]
+    assert (shared.change, shared.time_of(8)) == (8, 116.0)
+
+
+def test_whoever_joins_comes_in_at_the_next_boundary() -> None:
+    shared = run(member("1"))
+    shared.join(member("2", steps=20, seconds=20.0), 102.5)
+    assert (shared.change, shared.time_of(3)) == (3, 103.0)
+    shared.join(member("3", steps=20, seconds=20.0), 102.9)
+    assert shared.turn_over(103.0) == []
+    assert [(each.lease.job, each.step) for each in shared.members] == [
+        ("1", 3),
+        ("2", 0),
+        ("3", 0),
+    ]
+    assert (shared.change, shared.time_of(7)) == (7, 103.0 + 7 * 3)
+
+
+def test_whoever_joins_at_a_boundary_comes_in_at_the_one_after_it() -> None:
+    shared = run(member("1"))
+    shared.join(member("2"), 102.0)
+    assert shared.change == 3
+
+
+def test_whoever_joins_in_the_last_step_goes_on_alone() -> None:
+    shared = run(member("1"))
+    shared.join(member("2", steps=4, seconds=8.0), 109.5)
+    assert names(shared.turn_over(110.0)) == ["1"]
+    assert names(shared.members) == ["2"]
+    assert (shared.change, shared.time_of(4)) == (4, 118.0)
+
+
+def test_somebody_may_leave_before_the_one_who_joins_comes_in() -> None:
+    shared = run(member("1", steps=5, seconds=5.0), member("2", steps=2, seconds=2.0))
+    shared.join(member("3"), 103.5)  # after the first boundary, at 102, and before 104
+    assert shared.change == 2
+    assert names(shared.turn_over(104.0)) == ["2"]
+    assert names(shared.members) == ["1", "3"]
+
+
+def test_a_pause_takes_effect_at_the_next_boundary() -> None:
+    shared = run(member("1"), member("2"))
+    shared.pause(Lease(1, "1", 0), 105.0)
+    assert shared.change == 3
+    left = shared.turn_over(106.0)
+    assert [(each.lease.job, each.step) for each in left] == [("1", 3)]
+    assert [(each.lease.job, each.step) for each in shared.members] == [("2", 3)]
+    shared.pause(Lease(2, "2", 0), 106.5)
+    assert shared.change == 1
+    assert names(shared.turn_over(107.0)) == ["2"]
+
+
+def test_a_pause_in_the_last_step_does_not_come_before_the_end() -> None:
+    shared = run(member("1"))
+    shared.pause(Lease(1, "1", 0), 109.5)
+    (left,) = shared.turn_over(110.0)
+    assert left.step == 10
+
+
+def test_one_that_has_not_come_in_yet_is_paused_before_it_begins() -> None:
+    shared = run(member("1"))
+    late = member("2", step=4)
+    shared.join(late, 101.5)
+    shared.pause(Lease(2, "2", 0), 101.7)
+    shared.pause(Lease(1, "1", 0), 101.7)
+    left = shared.turn_over(102.0)
+    assert [(each.lease.job, each.step) for each in left] == [("1", 2), ("2", 4)]
+    assert shared.members == []
+
+
+def test_what_was_told_of_its_boundaries_is_forgotten_with_each_change() -> None:
+    shared = run(member("1", steps=4, seconds=4.0), member("2"))
+    shared.seen = 3
+    shared.turn_over(108.0)
+    assert shared.seen == 0
+    assert shared.reached(108.0) == 0
+
+
+# The machine ------------------------------------------------------------------------------------
+
+PARTS = [Component("a", 40), Component("b", 20)]
+LINKS = Links(disk_to_host=10.0, host_to_device=20.0, fixed_seconds=0.0)
+
+
+def machine() -> Machine:
+    return Machine(PARTS, LINKS, 2.0, 1)
+
+
+def test_calling_off_what_is_on_its_way_frees_the_link_at_once() -> None:
+    device = machine()
+    device.carry_out(m.Load("a"), 10.0)
+    device.carry_out(m.Load("b"), 10.0)
+    assert device.next_end() == 12.0
+    device.carry_out(m.Abort("a"), 11.5)
+    assert device.end(11.5) == [m.Aborted("a")]
+    assert device.next_end() == 12.5
+    assert device.end(12.5) == [m.LoadSucceeded("b")]
+    assert (device.counts.loads, device.counts.load_seconds) == (1, 2.5)
+
+
+def test_calling_off_what_has_not_begun_leaves_the_rest_in_line() -> None:
+    device = machine()
+    device.carry_out(m.Stage("a"), 0.0)
+    device.carry_out(m.Stage("b"), 0.0)
+    device.carry_out(m.Abort("b"), 1.0)
+    assert device.end(1.0) == [m.Aborted("b")]
+    assert device.end(4.0) == [m.StageSucceeded("a")]
+    assert device.counts.loads == 0
+
+
+def test_calling_off_what_has_come_changes_nothing() -> None:
+    device = machine()
+    device.carry_out(m.Load("a"), 0.0)
+    assert device.end(2.0) == [m.LoadSucceeded("a")]
+    device.carry_out(m.Abort("a"), 2.0)
+    assert device.next_end() == float("inf")
+    assert (device.counts.loads, device.counts.load_seconds) == (1, 2.0)
+
+
+def test_a_run_beside_a_transfer_is_slower_until_that_has_ended() -> None:
+    device = machine()
+    device.know(demand("x", phase("b", seconds=4.0)))
+    device.carry_out(m.Load("a"), 0.0)
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 0.0)
+    assert device.next_end() == 2.0
+    device.carry_out(m.Abort("a"), 1.0)
+    # Half a second of work is done.
+    assert device.end(1.0) == [m.Aborted("a")]
+    assert device.next_end() == 4.5
+
+
+def test_one_run_at_a_time() -> None:
+    device = machine()
+    text = phase("a", seconds=4.0, steps=4, sharing=TEXT)
+    for job in ("x", "y"):
+        device.know(demand(job, text))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 0.0)
+    with pytest.raises(ProtocolError, match="run 1 goes on"):
+        device.carry_out(m.Start(Lease(2, "y", 0), 2), 0.0)
+    device.carry_out(m.Start(Lease(2, "y", 0), 1), 0.0)
+    assert device.next_end() == 1.0
+    assert device.end(1.0) == [m.StepReached(Lease(1, "x", 0), 1)]
+    assert device.end(7.0) == [
+        m.StepReached(Lease(2, "y", 0), 3),
+        m.PhaseFinished(Lease(1, "x", 0), 1),
+    ]
+    assert device.end(8.0) == [m.PhaseFinished(Lease(2, "y", 0), 1)]
+    assert device.counts.run_seconds == 8.0
+
+
+def test_nothing_is_cancelled_here() -> None:
+    with pytest.raises(ProtocolError, match="nothing here is cancelled"):
+        machine().carry_out(m.Cancel(Lease(1, "x", 0)), 0.0)
