@@ -154,8 +154,10 @@ class Index:
 
     # Components -----------------------------------------------------------------------------------
 
-    def move(self, residency: Residency, tier: Tier, owner: str = "") -> None:
-        """Move a component and its bytes with it."""
+    def move(
+        self, residency: Residency, tier: Tier, owner: str = "", *, ahead: bool = False
+    ) -> None:
+        """Move a component and its bytes with it; ``ahead`` if it is brought in for later."""
         account: Account = ("weights", residency.name)
         device, host = residency.on_device, residency.master
         residency.move(tier, owner)
@@ -167,6 +169,14 @@ class Index:
                 pool.reserve(account, residency.size)
             elif before and not after:
                 pool.release(account)
+        self._price(residency, ahead=ahead)
+
+    def wanted_now(self, residency: Residency) -> None:
+        """What was brought in for later is the next job's."""
+        self._price(residency, ahead=False)
+
+    def _price(self, residency: Residency, *, ahead: bool) -> None:
+        residency.ahead = ahead
         self._setup[residency.name] = self._setup_of(residency)
         self._setups.clear()
 
@@ -184,9 +194,14 @@ class Index:
         return self._links.stage_seconds(residency.size) + self.load_seconds(residency)
 
     def _setup_of(self, residency: Residency) -> float:
-        if residency.tier in (Tier.LOADING, Tier.RESIDENT):
+        """What is on its way for later counts until it is there, for it may be called off; and so
+        a decision does not change before something happens."""
+        tier, ahead = residency.tier, residency.ahead
+        if tier is Tier.RESIDENT or (tier is Tier.LOADING and not ahead):
             return 0.0
-        if residency.master and residency.tier is not Tier.UNSTAGING:
+        if tier is Tier.STAGING and ahead:
+            return self.reload_seconds(residency)
+        if residency.master and tier is not Tier.UNSTAGING:
             return self.load_seconds(residency)
         return self.reload_seconds(residency)
 
@@ -232,16 +247,10 @@ class Index:
             found = self._setups[needs] = sum(self._setup[name] for name in needs)
         return found
 
-    def as_of(self, run: JobView) -> float:
-        return self._running(run).since
-
     def pausing(self, run: JobView) -> bool:
-        return self._running(run).pausing
-
-    def _running(self, job: JobView) -> Run:
-        found = self.run_of(self.jobs[job.id])
-        assert found is not None, f"{job.id} does not run"
-        return found
+        found = self.run_of(self.jobs[run.id])
+        assert found is not None, f"{run.id} does not run"
+        return found.pausing
 
     def way_back_seconds(self, run: JobView, job: JobView) -> float:
         mine, other = self.jobs[run.id], self.jobs[job.id]

@@ -70,8 +70,9 @@ class Job:
     the ledger yet; ``entry`` is what it carried into the phase. ``alone``: its last run was out of
     memory, the next has the device to itself; ``solo``: it shares no run any more. ``claimed`` is
     what the job may still ask as of when it began to wait or to run. ``rank`` and ``lane`` are the
-    policy's, as of its latest ``placing``; it ``waits`` while it stands there. ``turn`` counts the
-    jobs of the same user and kind that were there when it arrived."""
+    policy's, as of its latest ``placing``, when ``placed_seconds`` of it were left; it ``waits``
+    while it stands there. ``turn`` counts the jobs of the same user and kind that were there when
+    it arrived."""
 
     __slots__ = (
         "_needs_from",
@@ -88,6 +89,7 @@ class Job:
         "lane",
         "owed",
         "phase",
+        "placed_seconds",
         "placing",
         "rank",
         "run_bytes",
@@ -109,7 +111,7 @@ class Job:
         self.step = 0
         self.carried = self.owed = self.entry = 0
         self.begun = self.alone = self.solo = self.waits = False
-        self.rank = 0.0
+        self.rank = self.placed_seconds = 0.0
         self.lane = self.placing = self.turn = 0
         self.components = tuple(tuple(dict.fromkeys(p.components)) for p in demand.phases)
         self.run_bytes = tuple(phase_bytes(p, sizes)[0] for p in demand.phases)

@@ -15,8 +15,9 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
    2c. less a second for each ``ageing_seconds`` of waiting, and ``late_ageing`` seconds for each
        second past its deadline;
    2d. more by ``turn_seconds`` for each job of the same user and kind that it found waiting.
-3. While a run lasts, everyone in it is paused for the best job if everyone gives way to it, as of
-   the boundary at which they can stop:
+3. While a run lasts, everyone in it is paused for the best job if everyone gives way to it. They
+   keep the places in which they were chosen, less the work that will be done at the boundary at
+   which they can stop:
    3a. never at the boundary that ends the phase, and never for a job that can join the run;
    3b. for a lower tier;
    3c. within a tier, for a score that is lower by ``hysteresis_seconds`` and by the seconds that it
@@ -66,7 +67,19 @@ class PricedWork:
         )
 
     def place(self, job: JobView, now: float) -> Place:
-        return self._place(job, job.remaining_seconds, now)
+        settings, demand = self._settings, job.demand
+        last = demand.arrival + settings.wait_seconds_max
+        if now >= last:  # 1a
+            return Place(demand.arrival, _LAST)
+        work = job.remaining_seconds / job.weight
+        overdue = demand.arrival + settings.slowdown_max * job.service_seconds
+        if now >= overdue:  # 1b
+            return Place(work, _OVERDUE, last)
+        rank = work + demand.arrival / settings.ageing_seconds
+        rank += settings.turn_seconds * min(job.turn, _TURNS_MAX)  # 2d
+        place = Place(rank, _ORDINARY, min(overdue, last))
+        deadline = demand.deadline
+        return place if deadline is None else self._timed(job, place, deadline, now)
 
     def choose(self, view: View, now: float) -> Decision:
         job = self._best(view, now)
@@ -108,25 +121,10 @@ class PricedWork:
 
     # Keys -----------------------------------------------------------------------------------------
 
-    def _place(self, job: JobView, left: float, now: float) -> Place:
-        """The place of a job with so many seconds left."""
-        settings, demand = self._settings, job.demand
-        last = demand.arrival + settings.wait_seconds_max
-        if now >= last:  # 1a
-            return Place(demand.arrival, _LAST)
-        work = left / job.weight
-        overdue = demand.arrival + settings.slowdown_max * job.service_seconds
-        if now >= overdue:  # 1b
-            return Place(work, _OVERDUE, last)
-        rank = work + demand.arrival / settings.ageing_seconds
-        rank += settings.turn_seconds * min(job.turn, _TURNS_MAX)  # 2d
-        place = Place(rank, _ORDINARY, min(overdue, last))
-        deadline = demand.deadline
-        return place if deadline is None else self._timed(job, place, left, deadline, now)
-
-    def _timed(self, job: JobView, place: Place, left: float, deadline: float, now: float) -> Place:
+    def _timed(self, job: JobView, place: Place, deadline: float, now: float) -> Place:
         """What a deadline makes of an ordinary place."""
-        settings, latest = self._settings, deadline - left
+        settings, left = self._settings, job.remaining_seconds
+        latest = deadline - left
         if now >= deadline:  # 2c
             return Place(place.rank + settings.late_ageing * deadline, _LATE, place.until)
         if now >= latest:
@@ -192,9 +190,9 @@ class PricedWork:
         if run.step + 1 >= phase.steps:  # 3a
             return False
         left = run.remaining_seconds - phase.seconds / phase.steps
-        place = self._place(run, left, max(view.as_of(run), run.demand.arrival))
+        rank = run.rank - (run.placed_seconds - left) / run.weight
         setup = self._setup(run.needs, view)
-        mine = self._key_of(run, place.rank, place.lane, setup, view, now)
+        mine = self._key_of(run, rank, run.lane, setup, view, now)
         if other[0] != mine[0]:  # 3b
             return other[0] < mine[0]
         way_back = view.way_back_seconds(run, job)

@@ -113,8 +113,8 @@ class SetUp:
 
     def _call_off(self, want: Want) -> None:
         for residency in self._loading.transfers:
-            wanted = residency.name in want.components
-            residency.ahead = residency.ahead and not wanted
-            if residency.ahead and not residency.aborting:
+            if residency.name in want.components:
+                self._index.wanted_now(residency)
+            elif residency.ahead and not residency.aborting:
                 residency.aborting = True
                 self._say(m.Abort(residency.name))

@@ -19,9 +19,11 @@ class Shares:
         """Time passes; these kinds ran meanwhile."""
         for kind in dict.fromkeys(running):
             if kind in self._since:
-                self._served[kind] += now - self._now
-                if self._served[kind] >= self._quantum:
-                    self._since[kind], self._served[kind] = now, 0.0
+                slices, self._served[kind] = divmod(
+                    self._served[kind] + now - self._now, self._quantum
+                )
+                if slices:
+                    self._since[kind] = now - self._served[kind]
         self._now = now
 
     def enter(self, kind: str) -> None:

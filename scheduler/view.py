@@ -12,7 +12,8 @@ class JobView(Protocol):
     """A job that is present. ``needs`` are the components of its remaining phases, in the order of
     first use; ``remaining_seconds`` leaves out set-ups, as it does company; ``carried`` are its
     state's bytes on the device; ``begun`` says that its first phase was started; ``rank`` and
-    ``lane`` are what the policy's ``place`` returned last; ``turn`` counts the jobs of the same
+    ``lane`` are what the policy's ``place`` returned last, when ``placed_seconds`` were left to
+    run; ``turn`` counts the jobs of the same
     user and kind that were there when it arrived; ``sharing`` is that of its current phase,
     ``None`` if it must run alone."""
 
@@ -44,6 +45,8 @@ class JobView(Protocol):
     def rank(self) -> float: ...
     @property
     def lane(self) -> int: ...
+    @property
+    def placed_seconds(self) -> float: ...
     @property
     def turn(self) -> int: ...
 
@@ -100,9 +103,6 @@ class View(Protocol):
 
     def setup_seconds(self, needs: tuple[str, ...]) -> float:
         """Seconds to stage and load what of these is not on the device, as things are."""
-
-    def as_of(self, run: JobView) -> float:
-        """When a running job reached the step at which it is known to be."""
 
     def pausing(self, run: JobView) -> bool:
         """A running job was asked to pause."""

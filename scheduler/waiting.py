@@ -113,6 +113,7 @@ class Waiting:
         place = self._place(job, now)
         job.rank, job.lane = place.rank, place.lane
         self._placings += 1
+        job.placed_seconds = job.remaining_seconds
         job.placing = self._placings
         job.waits = True
         if place.until < math.inf:
