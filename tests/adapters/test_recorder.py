@@ -233,6 +233,23 @@ async def test_a_full_disk_ends_the_recording_with_a_last_line(tmp_path: Path, s
     assert alarm.rung == 1
 
 
+async def test_a_disk_without_room_for_another_file(tmp_path: Path) -> None:
+    def open_first(path: Path) -> FileIO:
+        if path.name.endswith("-000002.jsonl"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_new(path)
+
+    alarm = Alarm()
+    async with recording(tmp_path, alarm, open_file=open_first, bytes_max=10_000) as recorder:
+        for turn in TURNS * 10:
+            recorder.turn(turn)
+        with anyio.fail_after(LIMIT):
+            await alarm.heard.wait()
+    turns, ending = read(tmp_path)
+    assert ending == "it ends: ENOSPC"
+    assert turns == (TURNS * 10)[: len(turns)]
+
+
 @pytest.mark.parametrize("room", [0, 100])
 async def test_a_disk_without_room_for_a_header(tmp_path: Path, room: int) -> None:
     alarm = Alarm()
