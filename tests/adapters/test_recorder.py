@@ -233,6 +233,27 @@ async def test_a_full_disk_ends_the_recording_with_a_last_line(tmp_path: Path, s
     assert alarm.rung == 1
 
 
+class Faulty(FileIO):
+    """A disk that fails once in the middle of a line, and has room."""
+
+    fails = 2
+
+    def write(self, data: Any) -> int:
+        type(self).fails -= 1
+        if self.fails == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(bytes(data[:-10] if self.fails == 1 else data)) or 0
+
+
+async def test_a_line_that_was_half_written_is_taken_back(tmp_path: Path) -> None:
+    alarm, kind = Alarm(), type("FaultyDisk", (Faulty,), {"fails": 3})
+    async with recording(tmp_path, alarm, open_file=lambda path: kind(path, "x+")) as recorder:
+        recorder.turn(TURNS[0])
+        with anyio.fail_after(LIMIT):
+            await alarm.heard.wait()
+    assert read(tmp_path) == ([], "it ends: EIO")
+
+
 async def test_a_disk_without_room_for_another_file(tmp_path: Path) -> None:
     def open_first(path: Path) -> FileIO:
         if path.name.endswith("-000002.jsonl"):

@@ -98,6 +98,22 @@ def test_a_turn_that_broke_it_and_does_not_now_is_a_difference() -> None:
     assert (difference.number, difference.expected) == (3, "it raised")
 
 
+def test_masters_that_were_there_are_not_staged_again() -> None:
+    made = replace(header(), staged=("sdxl.unet",))
+    commands = scheduler_of(made).handle(m.JobArrived(demand("j", "sdxl.unet")), 100.0)
+    assert commands[:1] == [m.Load("sdxl.unet")]
+
+
+@pytest.mark.parametrize("policy", CONTESTANTS)
+def test_a_policy_comes_with_its_eviction(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(
+        "scheduler.replay.Scheduler", lambda *_, eviction, **__: made.append(eviction)
+    )
+    scheduler_of(header(policy))
+    assert made == [CONTESTANTS[policy](SETTINGS).eviction]
+
+
 def test_a_policy_that_does_not_exist() -> None:
     with pytest.raises(InputError, match="policy is 'lifo', allowed: default, "):
         scheduler_of(header("lifo"))
