@@ -12,14 +12,19 @@ from ourvidz.ports import (
     Executor,
     JobSource,
     Journal,
+    Measurements,
     Notifier,
+    PeakMeter,
     References,
     Renderer,
 )
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.calibration import Calibration, Forecasts
+from ourvidz.service.company import Company
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.engine import Engine
+from ourvidz.service.estimates import Estimates, Hardware
 from ourvidz.service.events import Events
 from ourvidz.service.flow import Flow
 from ourvidz.service.health import Alarms, Heartbeat, Metrics
@@ -37,7 +42,8 @@ from scheduler.types import Budget, Links
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The adapters of one service. ``notifier`` is ``None`` where no callbacks are sent."""
+    """The adapters of one service. ``notifier`` is ``None`` where no callbacks are sent;
+    ``versions`` names the software and the device that measurements depend on."""
 
     source: JobSource
     journal: Journal
@@ -48,29 +54,32 @@ class Ports:
     admission: Admission
     notifier: Notifier | None
     clock: Clock
+    measurements: Measurements
+    versions: str
 
 
 class _Shared:
     """What every part of one service writes to."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, ports: Ports) -> None:
         self.room = Signal()
         self.events = Events()
         self.metrics = Metrics()
         self.alarms = Alarms()
         self.roster = Roster(self.events, self.room)
+        self.calibration = Calibration(ports.clock, self.metrics)
+        self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
 
 
 def build_service(settings: Settings, ports: Ports) -> Service:
     """A service that is ready to run; nothing has been started."""
-    shared = _Shared()
-    demands = Demands(ports.clock)
+    shared = _Shared(settings, ports)
     engine = Engine(
         _scheduler(settings, ports.executor),
         ports.executor,
         ports.clock,
         settings.service.inbox_events,
-        Runs(ports.source, ports.journal, shared.roster, demands, shared.metrics, shared.alarms),
+        _runs(ports, shared),
         shared.room,
     )
     delivery = _delivery(settings, ports, shared)
@@ -79,7 +88,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         await service.stop_job(job, "backend")
 
     reporter = ProgressReporter(ports.notifier, settings.callback, skipped)
-    flow = _flow(settings, ports, shared, engine, demands, delivery, reporter)
+    flow = _flow(settings, ports, shared, engine, delivery, reporter)
     service = Service(
         settings=settings,
         rules=flow.rules,
@@ -87,6 +96,8 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         journal=ports.journal,
         executor=ports.executor,
         engine=engine,
+        forecasts=Forecasts(engine, shared.roster, ports.clock, shared.calibration, shared.room),
+        estimates=shared.estimates,
         roster=shared.roster,
         intake=_intake(settings, ports, shared, engine, flow),
         delivery=delivery,
@@ -121,6 +132,29 @@ def _scheduler(settings: Settings, executor: Executor) -> Scheduler:
     )
 
 
+def _hardware(settings: Settings, ports: Ports) -> Hardware:
+    return Hardware(
+        ports.versions,
+        {name: model.dtype for name, model in settings.models.items()},
+        {component.name: component.weight_bytes for component in ports.executor.components},
+        settings.device.budget_bytes - settings.device.reserve_bytes,
+    )
+
+
+def _runs(ports: Ports, shared: _Shared) -> Runs:
+    return Runs(
+        source=ports.source,
+        journal=ports.journal,
+        roster=shared.roster,
+        estimates=shared.estimates,
+        calibration=shared.calibration,
+        company=Company(),
+        metrics=shared.metrics,
+        alarms=shared.alarms,
+        meter=ports.executor if isinstance(ports.executor, PeakMeter) else None,
+    )
+
+
 def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
     return Delivery(
         journal=ports.journal,
@@ -143,7 +177,6 @@ def _flow(
     ports: Ports,
     shared: _Shared,
     engine: Engine,
-    demands: Demands,
     delivery: Delivery,
     reporter: ProgressReporter,
 ) -> Flow:
@@ -158,7 +191,7 @@ def _flow(
         production=Production(ports.renderer, ports.journal, ports.clock, engine.step_reached),
         engine=engine,
         roster=shared.roster,
-        demands=demands,
+        demands=Demands(ports.clock, shared.estimates),
         delivery=delivery,
         reporter=reporter,
         alarms=shared.alarms,
