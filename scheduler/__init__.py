@@ -12,9 +12,10 @@ from scheduler.errors import (
     ProtocolError,
     SchedulerError,
 )
-from scheduler.policy import WAIT, Decision, Policy, ShortestWork
-from scheduler.report import Estimate
-from scheduler.types import SchedulerSettings
+from scheduler.plan import Estimate
+from scheduler.policy import WAIT, Decision, Place, Policy, Solitary
+from scheduler.policy_priced import PricedWork
+from scheduler.types import PolicySettings, SchedulerSettings
 from scheduler.view import GroupView, JobView, View
 
 __all__ = [
@@ -27,11 +28,14 @@ __all__ = [
     "InvariantBroken",
     "JobView",
     "LedgerError",
+    "Place",
     "Policy",
+    "PolicySettings",
+    "PricedWork",
     "ProtocolError",
     "Scheduler",
     "SchedulerError",
     "SchedulerSettings",
-    "ShortestWork",
+    "Solitary",
     "View",
 ]

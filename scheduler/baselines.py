@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scheduler.policy import WAIT, Decision
+from scheduler.policy import WAIT, Decision, Place, Solitary
 from scheduler.view import JobView, View
 
 AGE_SECONDS = 60.0
@@ -53,14 +53,14 @@ def by_work(job: JobView, view: View, now: float) -> tuple[float, ...]:  # noqa:
     return (job.remaining_seconds + view.setup_seconds(job.needs), job.demand.arrival)
 
 
-class InOrder:
+class InOrder(Solitary):
     """The waiting job with the lowest key goes, whenever nothing runs. Ties go to the lower id."""
 
     def __init__(self, key: Key) -> None:
         self._key = key
 
-    def rank(self, job: JobView) -> float:
-        return job.remaining_seconds
+    def place(self, job: JobView, now: float) -> Place:  # noqa: ARG002 - the Policy's
+        return Place(job.remaining_seconds)
 
     def choose(self, view: View, now: float) -> Decision:
         job = None if view.running else self._first(view, now)
@@ -68,9 +68,6 @@ class InOrder:
 
     def order(self, view: View, now: float) -> list[JobView]:
         return sorted(view.waiting(), key=lambda job: (self._key(job, view, now), job.id))
-
-    def wake(self, view: View, now: float) -> float | None:  # noqa: ARG002 - the Policy's
-        return None
 
     def _first(self, view: View, now: float) -> JobView | None:
         may = (j for j in view.waiting() if not view.blocked(j.needs) and view.admits(j))

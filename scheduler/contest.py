@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler import baselines
-from scheduler.bound import mean_flow_bound, service_seconds
-from scheduler.policy import ShortestWork
-from scheduler.policy_urgent import Urgency, UrgentWork
-from scheduler.profile import Profile
+from scheduler.bound import (
+    belady_misses,
+    busy_period_bound,
+    mean_flow_bound,
+    service_seconds,
+)
+from scheduler.policy_priced import PricedWork
+from scheduler.profile import Costs
 from scheduler.simulate import Contestant, Record, simulate
 from scheduler.strategy import Eviction
 from scheduler.types import SchedulerSettings
@@ -21,10 +25,10 @@ from scheduler.workload import CLASSES, Request, Workload
 STARVED_SLOWDOWN = 15.0
 STARVED_WAIT_SECONDS = 3600.0
 
-_LRU, _FAMILY = Eviction.RECENCY, Eviction.FAMILY
+_LRU, _FAMILY, _UNWAITED = Eviction.RECENCY, Eviction.FAMILY, Eviction.UNWAITED
 
 CONTESTANTS: Mapping[str, Callable[[SchedulerSettings], Contestant]] = {
-    "default": lambda settings: Contestant(ShortestWork(settings)),
+    "default": lambda settings: Contestant(PricedWork(settings.policy)),
     "fifo-exclusive": lambda _: Contestant(
         baselines.InOrder(baselines.by_arrival), _FAMILY, naive=True
     ),
@@ -32,11 +36,10 @@ CONTESTANTS: Mapping[str, Callable[[SchedulerSettings], Contestant]] = {
         baselines.InOrder(baselines.by_arrival), _LRU, naive=True
     ),
     "fifo-lru": lambda _: Contestant(baselines.InOrder(baselines.by_arrival), _LRU),
-    "srpt-setup": lambda _: Contestant(baselines.InOrder(baselines.by_work)),
-    "srpt-setup-preempt": lambda _: Contestant(baselines.PreemptiveWork()),
+    "srpt-setup": lambda _: Contestant(baselines.InOrder(baselines.by_work), _UNWAITED),
+    "srpt-setup-preempt": lambda _: Contestant(baselines.PreemptiveWork(), _UNWAITED),
     "edf": lambda _: Contestant(baselines.InOrder(baselines.by_deadline), _LRU),
     "affinity-age": lambda _: Contestant(baselines.InOrder(baselines.by_affinity), _LRU),
-    "urgent": lambda _: Contestant(UrgentWork(Urgency())),
 }
 
 
@@ -59,7 +62,7 @@ class Served:
 
 
 def contest(
-    name: str, workload: Workload, profile: Profile, settings: SchedulerSettings
+    name: str, workload: Workload, profile: Costs, settings: SchedulerSettings
 ) -> dict[str, Any]:
     """Serve a workload by the policy of this name and sum it up. Raises ``KeyError`` for a name
     that is not in ``CONTESTANTS`` and ``InputError`` for a request that cannot be served."""
@@ -67,9 +70,11 @@ def contest(
     return {"policy": name, **summary(workload, profile, record)}
 
 
-def summary(workload: Workload, profile: Profile, record: Record) -> dict[str, Any]:
+def summary(workload: Workload, profile: Costs, record: Record) -> dict[str, Any]:
     """Seconds, counts, and shares as fractions; by class ``None`` where it has no requests."""
-    services = {r.id: service_seconds(profile.demand(r)) for r in workload.requests}
+    demands = {r.id: profile.demand(r) for r in workload.requests}
+    services = {job: service_seconds(demand) for job, demand in demands.items()}
+    sizes = {c.name: c.weight_bytes for c in profile.components}
     served = [Served(r, record.ends[r.id] - r.arrival, services[r.id]) for r in workload.requests]
     by_class = {c: [s for s in served if s.request.job_class == c] for c in CLASSES}
     flows = {c: sorted(s.flow for s in some) for c, some in by_class.items()}
@@ -95,6 +100,8 @@ def summary(workload: Workload, profile: Profile, record: Record) -> dict[str, A
         "gpu_busy": counts.run_seconds / span if span else 0.0,
         "preemptions": counts.preemptions,
         "starved": sum(s.starved for s in served),
+        "belady_misses": belady_misses(counts.uses, sizes, profile.budget.device_bytes),
+        "busy_bound_s": busy_period_bound(workload, demands, profile.links, sizes),
     }
 
 

@@ -1,10 +1,18 @@
 """The scheduler: events in, commands out.
 
 ``handle`` is the only mutator (``handle_all`` takes the events of one moment). It notes what the
-event says, then decides anew: failures whose time is over are forgotten; if no job is on its way to
-be started the policy is asked for one; that job (the *target*) has its components brought in, and
-is started when all is there. The target keeps its turn until it is started, cancelled or failed.
-One run lives at a time for now.
+events say, then decides anew:
+
+1. What time brings is noted: places that have run out, failures whose time is over. While a job
+   is about to follow one that has finished, an idle device waits for it.
+2. If no job is on its way to be started the policy is asked for one (the *target*); if that means
+   to preempt, whoever runs is asked to pause. A target keeps its turn until it is started,
+   cancelled or failed; only jobs that arrive meanwhile may take it, so that two jobs cannot evict
+   each other's components for ever.
+3. The target's components are brought in; it is started when all is there, and with it those that
+   share its run.
+4. Without a target, jobs join the run that lasts if they may share it.
+5. While a run lasts, components for later are brought in as far as there is slack.
 
 Late, repeated or unknown terminal events change nothing but a count: a production server must
 outlive them. What can only be a defect of the shell's own raises ``ProtocolError``.
@@ -14,18 +22,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from scheduler import messages as m
 from scheduler import report
-from scheduler.errors import BadDecision, ProtocolError
+from scheduler.errors import ProtocolError
+from scheduler.followers import Followers
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
 from scheduler.loading import ComponentEvent, Loading
-from scheduler.policy import Decision, Policy, ShortestWork
+from scheduler.plan import Estimate, estimates
+from scheduler.policy import Policy
+from scheduler.policy_priced import PricedWork
 from scheduler.residency import Residency
-from scheduler.strategy import Eviction, Shelf, Want, bring_in, ready
+from scheduler.running import Running
+from scheduler.setup import SetUp
+from scheduler.strategy import Eviction
+from scheduler.turn import Turn
 from scheduler.types import (
     Budget,
     Component,
@@ -35,14 +48,6 @@ from scheduler.types import (
     Outcome,
     SchedulerSettings,
 )
-
-
-@dataclass(slots=True)
-class _Target:
-    """The job whose turn it is. ``clear``: a load ran out of memory, so all else must go first."""
-
-    job: Job
-    clear: bool = False
 
 
 class Scheduler:
@@ -62,17 +67,19 @@ class Scheduler:
     ) -> None:
         """``staged``: the components whose host masters are there from the beginning."""
         self._settings = settings
-        self._policy = policy or ShortestWork(settings)
+        self._policy = policy or PricedWork(settings.policy)
         self._budget = budget
-        self._eviction = eviction
-        self._index = Index(components, budget, links, self._policy.rank, staged)
-        self._loading = Loading(self._index, settings)
-        self._target: _Target | None = None
-        self._draining = False
-        self._now = -math.inf
-        self._leases = 0
-        self._ignored = 0
         self._commands: list[m.Command] = []
+        self._index = Index(
+            components, budget, links, self._policy.place, settings.policy.share_seconds, staged
+        )
+        self._loading = Loading(self._index, settings)
+        set_up = SetUp(self._index, self._loading, eviction, self._say)
+        self._running = Running(self._index, self._policy, self._say)
+        self._turn = Turn(self._index, self._policy, set_up, self._running)
+        self._followers = Followers(settings.follow_seconds)
+        self._draining = False
+        self._ignored = 0
         self._handlers: dict[type[m.Event], Callable[[Any], None]] = {
             m.JobArrived: self._job_arrived,
             m.CancelRequested: self._cancel_requested,
@@ -82,6 +89,7 @@ class Scheduler:
             m.StageFailed: self._component_ended,
             m.LoadSucceeded: self._component_ended,
             m.LoadFailed: self._component_ended,
+            m.Aborted: self._component_ended,
             m.Evicted: self._component_ended,
             m.Unstaged: self._component_ended,
             m.StepReached: self._step_reached,
@@ -103,20 +111,24 @@ class Scheduler:
 
     def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
         """As ``handle`` for the events of one moment: all are noted before anything is decided."""
-        self._now = max(self._now, now)
-        self._commands = []
+        self._commands.clear()
+        self._index.advance(now)  # 1
         for event in events:
             self._handlers[type(event)](event)
         self._advance()
-        return self._commands
+        return self._commands.copy()
 
     def deadline(self) -> float | None:
         """When a ``TimeReached`` is due: a failed component may be tried again, or the policy may
         decide otherwise."""
         if self._draining:
             return None
-        wake = self._policy.wake(self._index, self._now)
-        return min((t for t in (self._loading.retry_at, wake) if t is not None), default=None)
+        times = [self._loading.retry_at, self._followers.until]
+        if self._index.runs:
+            due = self._index.queue.next_due
+            times += [due if due < math.inf else None]
+            times += [self._policy.wake(self._index, self._index.now)]
+        return min((at for at in times if at is not None), default=None)
 
     def credit(self, job_class: str | None = None) -> int:
         """How many more jobs may arrive; of a class, if one is named, so that a flood of one class
@@ -132,51 +144,55 @@ class Scheduler:
         """Draining, and no command is in flight."""
         return self._draining and not self._index.runs and not self._loading.in_flight
 
-    def plan(self, now: float) -> list[report.Estimate]:
+    @property
+    def target(self) -> str | None:
+        """The job that is on its way to be started."""
+        return None if self._turn.job is None else self._turn.job.id
+
+    def plan(self, now: float) -> list[Estimate]:
         """When each job is expected to start and to finish, by the present order."""
-        return report.estimates(self._index, self._order(), max(self._now, now))
+        return estimates(self._index, self._order(), max(self._index.now, now))
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, as JSON values, as of the last event."""
         return {
-            **report.snapshot(self._index, self.plan(self._now)),
-            "target": self._target.job.id if self._target else None,
+            **report.snapshot(self._index, self.plan(self._index.now)),
+            "target": self.target,
             "draining": self._draining,
             "ignored_events": self._ignored,
         }
 
     def check(self) -> None:
         """Raises ``InvariantBroken`` with the story if the books and the world are at odds."""
-        report.check(self._index, self._target.job if self._target else None, repr(self))
+        report.check(self._index, self._turn.job, repr(self))
 
     def __repr__(self) -> str:
-        return report.describe(self._index, self._target.job if self._target else None)
+        return report.describe(self._index, self._turn.job)
 
     def _order(self) -> list[Job]:
         """The waiting jobs in policy order, the target first."""
-        order = [self._index.jobs[j.id] for j in self._policy.order(self._index, self._now)]
-        if self._target is None:
-            return order
-        return [self._target.job, *(j for j in order if j is not self._target.job)]
+        order = [self._index.jobs[j.id] for j in self._policy.order(self._index, self._index.now)]
+        target = self._turn.job
+        return order if target is None else [target, *(j for j in order if j is not target)]
+
+    def _say(self, command: m.Command) -> None:
+        self._commands.append(command)
 
     # Decisions ------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        self._index.repay()
-        self._loading.forget_failures(self._now)
+        index = self._index
+        index.repay()
+        self._loading.forget_failures(index.now)  # 1
+        self._followers.advance(index.now)  # 1
         if self._draining:
             return
-        if self._target is not None and self._crowded_out(self._target.job):
-            self._target = None
-        if self._target is None:
+        self._turn.forget_if_crowded_out()
+        if self._turn.job is None and not index.runs:
+            if self._followers.until is not None:
+                return
             self._break_lock()
-            self._choose(self._policy.choose(self._index, self._now))
-        if self._target is not None:
-            self._bring_in(self._target)
-
-    def _crowded_out(self, job: Job) -> bool:
-        """Whether the run that it was chosen to preempt left more state than was claimed."""
-        return not self._index.runs and not self._index.admits(job)
+        self._turn.go_on()  # 2 to 5
 
     def _break_lock(self) -> None:
         """Where jobs carry more than they claimed, it may be that no begun job fits any more: then
@@ -193,56 +209,6 @@ class Scheduler:
             )
             self._settle(job, Outcome.FAILED, Fault.OUT_OF_MEMORY, detail)
 
-    def _choose(self, decision: Decision) -> None:
-        if decision.job is None or (self._index.runs and not decision.preempt):
-            return
-        job = self._index.jobs.get(decision.job)
-        if job is None or job.standing is Standing.RUNNING or not self._index.admits(job):
-            raise BadDecision(f"{decision}: it must wait and be admitted\n{self!r}")
-        self._target = _Target(job)
-        for run in self._index.runs.values():
-            self._pause(run)
-
-    def _bring_in(self, target: _Target) -> None:
-        job, index = target.job, self._index
-        want = Want(
-            job.components[job.phase],
-            job.current.working_bytes + index.owed_bytes,
-            clear=target.clear or job.alone,
-        )
-        shelf = Shelf(
-            residencies=index.residencies,
-            device_free=index.ledger.device.free,
-            host_free=index.ledger.host.free,
-            in_use=tuple(name for j in index.running for name in j.components[j.phase]),
-            waiters=index.waiters,
-            load_seconds=index.load_seconds,
-            reload_seconds=index.reload_seconds,
-            eviction=self._eviction,
-        )
-        if not index.runs and ready(want, shelf):
-            self._start(job)
-            return
-        for move in bring_in(want, shelf, make_room=not index.runs):
-            self._loading.issue(move, owner=job.id)
-            self._commands.append(move)
-
-    def _start(self, job: Job) -> None:
-        self._target = None
-        self._leases += 1
-        lease = Lease(self._leases, job.id, job.phase)
-        resumed = job.standing is Standing.PAUSED
-        # Alone, the estimate has proved wrong: the run gets all there is.
-        working = self._index.ledger.device.free if job.alone else job.current.working_bytes
-        run = Run(lease, job, self._now, resumed, job.step)
-        self._index.begin(run, working)
-        self._commands.append((m.Resume if resumed else m.Start)(lease, lease.id))
-
-    def _pause(self, run: Run) -> None:
-        if not run.pausing and not run.cancelling:
-            run.pausing = True
-            self._commands.append(m.Pause(run.lease))
-
     # Jobs -----------------------------------------------------------------------------------------
 
     def _job_arrived(self, event: m.JobArrived) -> None:
@@ -251,10 +217,12 @@ class Scheduler:
             raise ProtocolError(f"job {demand.job} arrived, but it is here already\n{self!r}")
         refused = refusal(demand, index.sizes, self._budget)
         if refused is not None:
-            self._commands.append(m.Settle(demand.job, Outcome.REFUSED, *refused))
+            self._say(m.Settle(demand.job, Outcome.REFUSED, *refused))
             return
         job = Job(demand, index.sizes, self._settings.class_weights.get(demand.job_class, 1.0))
-        index.park(job)
+        self._followers.arrived(demand)
+        index.enter(job)
+        self._turn.arrived(job)
         self._settle_if_doomed(job)
 
     def _cancel_requested(self, event: m.CancelRequested) -> None:
@@ -267,14 +235,13 @@ class Scheduler:
             self._settle(job, Outcome.CANCELLED)
         elif not run.cancelling:
             run.cancelling = True
-            self._commands.append(m.Cancel(run.lease))
+            self._say(m.Cancel(run.lease))
 
     def _drain_requested(self, event: m.DrainRequested) -> None:
         self._draining = True
-        self._target = None
+        self._turn.forget()
         if event.pause:
-            for run in self._index.runs.values():
-                self._pause(run)
+            self._running.pause()
 
     def _time_reached(self, event: m.TimeReached) -> None:
         """The time itself is what matters."""
@@ -282,10 +249,10 @@ class Scheduler:
     def _settle(
         self, job: Job, outcome: Outcome, fault: Fault | None = None, detail: str = ""
     ) -> None:
-        if self._target is not None and self._target.job is job:
-            self._target = None
+        if self._turn.job is job:
+            self._turn.forget()
         self._index.remove(job)
-        self._commands.append(m.Settle(job.id, outcome, fault, detail))
+        self._say(m.Settle(job.id, outcome, fault, detail))
 
     def _settle_if_doomed(self, job: Job) -> None:
         """Fail a job that needs what cannot be had; a drain hands it back instead."""
@@ -298,20 +265,20 @@ class Scheduler:
     # Components -----------------------------------------------------------------------------------
 
     def _component_ended(self, event: ComponentEvent) -> None:
-        ended = self._loading.end(event, self._now)
+        ended = self._loading.end(event, self._index.now)
         if ended is None:
             self._ignored += 1
         elif ended.fault is not None and ended.given_up:
             self._fail_those_waiting(ended.residency, ended.fault)
-        elif ended.fault is Fault.OUT_OF_MEMORY and self._target is not None:
-            self._target.clear = True
+        elif ended.fault is Fault.OUT_OF_MEMORY:
+            self._turn.clear()
 
     def _fail_those_waiting(self, residency: Residency, fault: Fault) -> None:
         """The target fails if it waited for this; if trying again is no use, so does every job that
         will need it."""
         name, failure = residency.name, residency.failure
         assert failure is not None
-        target = self._target.job if self._target else None
+        target = self._turn.job
         if target is not None and name in target.components[target.phase]:
             self._settle(target, Outcome.FAILED, fault, f"{name}: {failure.detail}")
         if failure.permanent:
@@ -321,23 +288,21 @@ class Scheduler:
     # Runs -----------------------------------------------------------------------------------------
 
     def _current(self, lease: Lease) -> Run | None:
-        run = self._index.runs.get(lease.id)
-        if run is None or run.lease != lease:
-            self._ignored += 1
-            return None
+        run = self._running.current(lease)
+        self._ignored += run is None
         return run
 
     def _end(self, lease: Lease) -> Run | None:
         run = self._current(lease)
         if run is not None:
-            self._index.end(run, self._now)
+            self._index.end(run)
         return run
 
     def _step_reached(self, event: m.StepReached) -> None:
         run = self._current(event.lease)
         if run is not None and event.step > run.job.step:
             run.job.reach(event.step)
-            run.since = self._now
+            run.since = self._index.now
 
     def _phase_finished(self, event: m.PhaseFinished) -> None:
         run = self._end(event.lease)
@@ -346,6 +311,7 @@ class Scheduler:
         job = run.job
         if job.last_phase:
             self._settle(job, Outcome.FINISHED)
+            self._followers.expect(job.demand, self._index.now)
         elif run.cancelling:
             self._settle(job, Outcome.CANCELLED)
         else:
@@ -375,12 +341,18 @@ class Scheduler:
         job = run.job
         if run.cancelling:
             self._settle(job, Outcome.CANCELLED)
-        elif event.fault is Fault.OUT_OF_MEMORY and not job.alone:
-            job.alone = True
+        elif self._may_try_again(job, event.fault):
+            job.solo = True
+            job.alone = event.fault is Fault.OUT_OF_MEMORY
             job.step = run.first_step
             self._park(job, Standing.PAUSED if run.resumed else Standing.WAITING, job.carried)
         else:
             self._settle(job, Outcome.FAILED, event.fault, event.detail)
+
+    def _may_try_again(self, job: Job, fault: Fault) -> bool:
+        if fault is Fault.SHARED:
+            return not job.solo
+        return fault is Fault.OUT_OF_MEMORY and not job.alone
 
     def _park(self, job: Job, standing: Standing, state_bytes: int) -> None:
         """A run has ended, its job goes on later: its state stays on the device meanwhile."""

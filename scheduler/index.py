@@ -1,36 +1,22 @@
 """All state of the scheduler but the choice at hand, with the sums that keep decisions cheap.
 
 The core changes it through the methods below, each of which leaves it consistent; policies see it
-as ``View``. Waiting jobs are grouped by what they still need and by weight: within a group set-up
-costs are equal, so a policy looks at the heads of a few groups and not at a thousand jobs.
+as ``View``.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from scheduler.job import Claim, Job, Run, Standing, safe
+from scheduler.job import Claim, Job, Run, Standing
 from scheduler.ledger import Account, Ledger
+from scheduler.policy import Place
 from scheduler.residency import Residency
+from scheduler.shares import Shares
 from scheduler.types import Budget, Component, Links, Tier
 from scheduler.view import JobView
-
-_Entry = tuple[float, float, str, Job]
-
-
-class Group:
-    """Waiting jobs with the same needs and weight, in order of rank, arrival and id."""
-
-    __slots__ = ("entries", "needs", "weight")
-
-    def __init__(self, needs: tuple[str, ...], weight: float) -> None:
-        self.needs = needs
-        self.weight = weight
-        self.entries: list[_Entry] = []
-
-    def jobs(self) -> Iterator[Job]:
-        return (entry[3] for entry in self.entries)
+from scheduler.waiting import Group, Waiting
 
 
 class Index:
@@ -39,7 +25,8 @@ class Index:
         components: Sequence[Component],
         budget: Budget,
         links: Links,
-        rank: Callable[[JobView], float],
+        place: Callable[[JobView, float], Place],
+        share_seconds: float,
         staged: Sequence[str] = (),
     ) -> None:
         self.ledger = Ledger(budget)
@@ -56,40 +43,44 @@ class Index:
         self.jobs: dict[str, Job] = {}
         self.runs: dict[int, Run] = {}
         self.begun: dict[str, Job] = {}
-        self._rank = rank
+        self.queue = Waiting(self.sizes, place)
+        self.now = -math.inf
+        self._shares = Shares(share_seconds)
+        self._users: dict[tuple[str, str], int] = {}
         self._links = links
-        self._groups: dict[tuple[tuple[str, ...], float], Group] = {}
-        self._arrivals: list[tuple[float, str]] = []
-        self._waiters = dict.fromkeys(self.sizes, 0)
         self._setup = {name: self._setup_of(r) for name, r in self.residencies.items()}
+        self._setups: dict[tuple[str, ...], float] = {}
         self._claimed = Claim(0, 0)
+        self._carried = 0
+
+    def advance(self, now: float) -> None:
+        """Time passes; it never goes back."""
+        self.now = max(self.now, now)
+        self._shares.advance(self.now, [run.job.demand.kind for run in self.runs.values()])
+        self.queue.due(self.now)
 
     # Jobs -----------------------------------------------------------------------------------------
+
+    def enter(self, job: Job) -> None:
+        """A job has arrived."""
+        user = (job.demand.user, job.demand.kind)
+        job.turn = self._users.get(user, 0)
+        self._users[user] = job.turn + 1
+        self.park(job)
 
     def park(self, job: Job) -> None:
         """Enter a job among those that wait: one that arrived, or whose run has ended."""
         self.jobs[job.id] = job
-        job.rank = self._rank(job)
         job.claimed = job.claim()
-        key = (job.needs, job.weight)
-        if key not in self._groups:
-            self._groups[key] = Group(*key)
-        insort(self._groups[key].entries, _entry(job))
-        insort(self._arrivals, (job.demand.arrival, job.id))
-        for name in job.needs:
-            self._waiters[name] += 1
+        self.queue.add(job, self.now)
+        self._shares.enter(job.demand.kind)
         if job.begun:
             self._sum_claims()
 
     def _unpark(self, job: Job) -> None:
-        key = (job.needs, job.weight)
-        group = self._groups[key]
-        del group.entries[bisect_left(group.entries, _entry(job))]
-        if not group.entries:
-            del self._groups[key]
-        del self._arrivals[bisect_left(self._arrivals, (job.demand.arrival, job.id))]
-        for name in job.needs:
-            self._waiters[name] -= 1
+        self.queue.remove(job)
+        if not self.queue.of_kind(job.demand.kind):
+            self._shares.leave(job.demand.kind)
 
     def begin(self, run: Run, working_bytes: int) -> None:
         """A waiting job runs from now on: its working bytes are taken."""
@@ -101,21 +92,25 @@ class Index:
             job.begun = True
             self.begun[job.id] = job
             self.ledger.device.reserve(_state(job), 0)
-            self._sum_claims()
+        job.claimed = job.claim(pausing=True)
+        self._sum_claims()
         self.ledger.device.reserve(_run(run), working_bytes)
+        for name in job.components[job.phase]:
+            self.residencies[name].use(self.now)
 
-    def end(self, run: Run, now: float) -> None:
+    def end(self, run: Run) -> None:
         """A run has ended: its working bytes are free, its job is between park and remove."""
         del self.runs[run.lease.id]
         self.ledger.device.release(_run(run))
         for name in run.job.components[run.job.phase]:
-            self.residencies[name].last_used = now
+            self.residencies[name].touch(self.now)
 
     def carry(self, job: Job, size: int) -> None:
         """A begun job's state has this size now. What finds no room is owed, see ``repay``."""
         self.ledger.device.release(_state(job))
         held = min(size, self.ledger.device.free)
         self.ledger.device.reserve(_state(job), held)
+        self._carried += size - job.carried
         job.carried, job.owed = size, size - held
 
     def repay(self) -> None:
@@ -136,15 +131,21 @@ class Index:
             self._unpark(job)
         job.move(Standing.SETTLED)
         del self.jobs[job.id]
+        user = (job.demand.user, job.demand.kind)
+        self._users[user] -= 1
+        if not self._users[user]:
+            del self._users[user]
         if job.begun:
             self.ledger.device.release(_state(job))
             del self.begun[job.id]
+            self._carried -= job.carried
             self._sum_claims()
 
     def run_of(self, job: Job) -> Run | None:
         return next((run for run in self.runs.values() if run.job is job), None)
 
     def _sum_claims(self) -> None:
+        """What all begun jobs may still ask together, those that run if they are paused."""
         held, spread = 0, 0
         for job in self.begun.values():
             held += job.claimed.held
@@ -167,10 +168,13 @@ class Index:
             elif before and not after:
                 pool.release(account)
         self._setup[residency.name] = self._setup_of(residency)
+        self._setups.clear()
 
-    def waiters(self, component: str) -> int:
-        """How many waiting jobs need it in a phase they have left."""
-        return self._waiters[component]
+    def wanted(self, component: str) -> bool:
+        """A job that waits needs it in a phase it has left, or one that runs."""
+        return self.queue.needed(component) > 0 or any(
+            component in run.job.needs for run in self.runs.values()
+        )
 
     def load_seconds(self, residency: Residency) -> float:
         return self._links.load_seconds(residency.size)
@@ -196,29 +200,54 @@ class Index:
     def device_free(self) -> int:
         return self.ledger.device.free
 
+    @property
+    def waiting_count(self) -> int:
+        return len(self.queue)
+
     def waiting(self) -> Iterator[Job]:
-        return (self.jobs[job] for _, job in self._arrivals)
+        return self.queue.by_arrival()
 
     def groups(self) -> Iterator[Group]:
-        return iter(self._groups.values())
+        return self.queue.groups()
+
+    def sharers(self, job: JobView) -> Iterator[Job]:
+        return self.queue.sharers(self.jobs[job.id])
+
+    def followers(self, job: JobView) -> Iterator[Job]:
+        return self.queue.followers(self.jobs[job.id])
+
+    def unserved_since(self, kind: str) -> float | None:
+        return self._shares.since(kind)
+
+    @property
+    def kinds(self) -> Collection[str]:
+        return self._shares.kinds
 
     def resident(self, component: str) -> bool:
         return self.residencies[component].tier in (Tier.LOADING, Tier.RESIDENT)
 
-    def setup_seconds(self, needs: Sequence[str]) -> float:
-        return sum(self._setup[name] for name in needs)
+    def setup_seconds(self, needs: tuple[str, ...]) -> float:
+        found = self._setups.get(needs)
+        if found is None:
+            found = self._setups[needs] = sum(self._setup[name] for name in needs)
+        return found
 
     def as_of(self, run: JobView) -> float:
-        found = self.run_of(self.jobs[run.id])
-        assert found is not None, f"{run.id} does not run"
-        return found.since
+        return self._running(run).since
+
+    def pausing(self, run: JobView) -> bool:
+        return self._running(run).pausing
+
+    def _running(self, job: JobView) -> Run:
+        found = self.run_of(self.jobs[job.id])
+        assert found is not None, f"{job.id} does not run"
+        return found
 
     def way_back_seconds(self, run: JobView, job: JobView) -> float:
         mine, other = self.jobs[run.id], self.jobs[job.id]
         used = mine.components[mine.phase]
         stays = sum(self.sizes[n] for n in used if n not in other.components[other.phase])
-        held = sum(j.carried for j in self.begun.values())
-        if held + stays + other.run_bytes[other.phase] <= self.ledger.device.budget:
+        if self._carried + stays + other.run_bytes[other.phase] <= self.ledger.device.budget:
             return 0.0
         return sum(self.load_seconds(self.residencies[name]) for name in used)
 
@@ -228,29 +257,20 @@ class Index:
     def admits(self, job: JobView) -> bool:
         mine = self.jobs[job.id]
         budget = self.ledger.device.budget
-        if self.runs:
-            others = [
-                j.claim(pausing=True) if j.standing is Standing.RUNNING else j.claimed
-                for j in self.begun.values()
-            ]
-            return safe(others if mine.begun else [*others, mine.claimed], budget)
+        claim, claimed = mine.claimed, self._claimed
         if mine.begun:
-            return self.fits(mine)
+            if not self.runs:
+                return self.fits(mine)
+            return len(self.begun) == 1 or claimed.peak <= budget
         if not self.begun:
             return True
-        claim, claimed = mine.claimed, self._claimed
         spread = max(claimed.peak - claimed.held, claim.peak - claim.held)
         return claimed.held + claim.held + spread <= budget
 
     def fits(self, job: Job) -> bool:
         """Whether a begun job could run its next phase alone beside the state of all others. Where
         no job carries more than it claimed, it always can."""
-        carried = sum(j.carried for j in self.begun.values())
-        return carried + job.run_bytes[job.phase] <= self.ledger.device.budget
-
-
-def _entry(job: Job) -> _Entry:
-    return (job.rank, job.demand.arrival, job.id, job)
+        return self._carried + job.run_bytes[job.phase] <= self.ledger.device.budget
 
 
 def _state(job: Job) -> Account:

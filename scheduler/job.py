@@ -25,13 +25,16 @@ and if nobody does, the job that needs most fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
 from scheduler.errors import IllegalMove
-from scheduler.types import Budget, Demand, Fault, Lease, Phase
+from scheduler.types import Budget, Demand, Fault, Lease, Phase, Sharing
+
+# How much longer than expected a phase may take, one time in ten, where nothing is known of it.
+_SPREAD = 0.25
 
 
 class Standing(Enum):
@@ -65,12 +68,15 @@ class Job:
     """A demand and its progress. ``phase`` is the one being run or next to run, ``step`` the steps
     done in it. ``carried`` is its state on the device, of which ``owed`` bytes found no room in
     the ledger yet; ``entry`` is what it carried into the phase. ``alone``: its last run was out of
-    memory, the next has the device to itself. ``rank`` is the policy's, ``claimed`` what the job
-    may still ask, both as of when it began to wait."""
+    memory, the next has the device to itself; ``solo``: it shares no run any more. ``claimed`` is
+    what the job may still ask as of when it began to wait or to run. ``rank`` and ``lane`` are the
+    policy's, as of its latest ``placing``; it ``waits`` while it stands there. ``turn`` counts the
+    jobs of the same user and kind that were there when it arrived."""
 
     __slots__ = (
         "_needs_from",
         "_seconds_after",
+        "_spread_from",
         "alone",
         "begun",
         "carried",
@@ -79,12 +85,18 @@ class Job:
         "demand",
         "entry",
         "id",
+        "lane",
         "owed",
         "phase",
+        "placing",
         "rank",
         "run_bytes",
+        "service_seconds",
+        "solo",
         "standing",
         "step",
+        "turn",
+        "waits",
         "weight",
     )
 
@@ -96,13 +108,14 @@ class Job:
         self.phase = 0
         self.step = 0
         self.carried = self.owed = self.entry = 0
-        self.begun = self.alone = False
+        self.begun = self.alone = self.solo = self.waits = False
         self.rank = 0.0
+        self.lane = self.placing = self.turn = 0
         self.components = tuple(tuple(dict.fromkeys(p.components)) for p in demand.phases)
         self.run_bytes = tuple(phase_bytes(p, sizes)[0] for p in demand.phases)
         needs: tuple[str, ...] = ()
-        seconds = 0.0
-        needs_from, seconds_after = [], []
+        seconds = spread = 0.0
+        needs_from, seconds_after, spread_from = [], [], []
         for phase, components in zip(
             reversed(demand.phases), reversed(self.components), strict=True
         ):
@@ -110,8 +123,12 @@ class Job:
             needs_from.append(needs)
             seconds_after.append(seconds)
             seconds += phase.seconds
+            spread += _spread(phase)
+            spread_from.append(spread)
         self._needs_from = tuple(reversed(needs_from))
         self._seconds_after = tuple(reversed(seconds_after))
+        self._spread_from = tuple(reversed(spread_from))
+        self.service_seconds = seconds
         self.claimed = Claim(0, 0)
 
     @property
@@ -121,6 +138,11 @@ class Job:
     @property
     def last_phase(self) -> bool:
         return self.phase == len(self.demand.phases) - 1
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """With whom the current phase may run; ``None`` if it must run alone."""
+        return None if self.solo else self.current.sharing
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -138,6 +160,11 @@ class Job:
     def remaining_seconds(self) -> float:
         """Expected seconds of running that are left, over all phases."""
         return self.phase_seconds + self._seconds_after[self.phase]
+
+    @property
+    def spread_seconds(self) -> float:
+        """By how much what is left may take longer, one time in ten."""
+        return self._spread_from[self.phase]
 
     def reach(self, step: int) -> None:
         """Note the steps done; a step that comes late changes nothing."""
@@ -179,10 +206,12 @@ class Job:
 
 @dataclass(slots=True)
 class Run:
-    """A lease that lives. ``since``: when its step was last known; ``resumed``: a ``Resume``."""
+    """A lease that lives, in the run ``number``, perhaps beside others. ``since``: when its step
+    was last known; ``resumed``: a ``Resume``."""
 
     lease: Lease
     job: Job
+    number: int
     since: float
     resumed: bool
     first_step: int
@@ -190,14 +219,9 @@ class Run:
     cancelling: bool = False
 
 
-def safe(claims: Iterable[Claim], budget: int) -> bool:
-    """Whether each of these jobs could run to its end, whatever the others hold meanwhile."""
-    held, spread, count = 0, 0, 0
-    for claim in claims:
-        held += claim.held
-        spread = max(spread, claim.peak - claim.held)
-        count += 1
-    return count <= 1 or held + spread <= budget
+def _spread(phase: Phase) -> float:
+    late = phase.seconds_p90
+    return _SPREAD * phase.seconds if late is None else max(0.0, late - phase.seconds)
 
 
 def phase_bytes(phase: Phase, sizes: Mapping[str, int]) -> tuple[int, int]:

@@ -11,7 +11,13 @@ from scheduler.strategy import Move
 from scheduler.types import Fault, SchedulerSettings, Tier
 
 ComponentEvent = (
-    m.StageSucceeded | m.StageFailed | m.LoadSucceeded | m.LoadFailed | m.Evicted | m.Unstaged
+    m.StageSucceeded
+    | m.StageFailed
+    | m.LoadSucceeded
+    | m.LoadFailed
+    | m.Aborted
+    | m.Evicted
+    | m.Unstaged
 )
 
 _ISSUED: dict[type[Move], Tier] = {
@@ -28,6 +34,7 @@ _ENDED: dict[type[ComponentEvent], tuple[Tier, Tier]] = {
     m.Evicted: (Tier.EVICTING, Tier.STAGED),
     m.Unstaged: (Tier.UNSTAGING, Tier.ABSENT),
 }
+_ABORTED = {Tier.STAGING: Tier.ABSENT, Tier.LOADING: Tier.STAGED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +61,24 @@ class Loading:
         failures = (r.failure for r in self._index.residencies.values())
         return min((f.until for f in failures if f is not None), default=None)
 
-    def issue(self, move: Move, owner: str) -> None:
+    @property
+    def transfers(self) -> list[Residency]:
+        """What is on its way to the host or to the device."""
+        return [
+            r for r in self._index.residencies.values() if r.tier in (Tier.STAGING, Tier.LOADING)
+        ]
+
+    def issue(self, move: Move, owner: str, *, ahead: bool = False) -> None:
+        """``ahead``: it is brought in for later, and may be called off."""
         residency = self._index.residencies[move.component]
         self._index.move(residency, _ISSUED[type(move)], owner)
+        residency.ahead = ahead and isinstance(move, m.Stage | m.Load)
 
     def end(self, event: ComponentEvent, now: float) -> Ended | None:
         """Take a terminal event in. ``None`` if no such command is in flight."""
         residency = self._index.residencies.get(event.component)
+        if isinstance(event, m.Aborted):
+            return None if residency is None else self._aborted(residency)
         expected, tier = _ENDED[type(event)]
         if residency is None or residency.tier is not expected:
             return None
@@ -71,6 +89,13 @@ class Loading:
         if isinstance(event, m.StageSucceeded | m.LoadSucceeded):
             residency.failures = 0
         self._index.move(residency, tier)
+        return Ended(residency)
+
+    def _aborted(self, residency: Residency) -> Ended | None:
+        back = _ABORTED.get(residency.tier)
+        if back is None or not residency.aborting:
+            return None
+        self._index.move(residency, back)
         return Ended(residency)
 
     def _failed(

@@ -1,8 +1,8 @@
 """A device in virtual time: it carries out commands and answers each with its terminal event.
 
-One run at a time, one transfer at a time in the order asked for; dropping a copy takes no time. A
-transfer beside a run makes the run slower by the profile's factor. A run's steps take equal time; a
-pause takes effect at the next boundary after it was asked for, the last one ends the phase.
+One run at a time, one transfer at a time in the order asked for; dropping a copy and calling off a
+transfer take no time. A transfer beside a run makes the run slower by the profile's factor. A pause
+takes effect at the next boundary after it was asked for, the last one ends the phase.
 """
 
 from __future__ import annotations
@@ -15,58 +15,8 @@ from dataclasses import dataclass, field
 from scheduler import messages as m
 from scheduler.bound import Use
 from scheduler.errors import ProtocolError
-from scheduler.types import Component, Demand, Lease, Links, Phase
-
-
-@dataclass(slots=True)
-class Running:
-    """A run on its way. ``seen``: the last step that was reported, ``paused_at``: where it is to
-    stop. Steps are counted from the phase's beginning; at ``anchor`` it had done ``done`` seconds
-    of work since ``first``, and does ``rate`` seconds of work a second."""
-
-    lease: Lease
-    phase: Phase
-    began: float
-    first: int
-    anchor: float
-    rate: float
-    done: float = 0.0
-    seen: int = 0
-    paused_at: int | None = None
-
-    @property
-    def step_seconds(self) -> float:
-        return self.phase.seconds / max(1, self.phase.steps)
-
-    def time_of(self, step: int) -> float:
-        """When this boundary is reached, at the present rate."""
-        return self.anchor + ((step - self.first) * self.step_seconds - self.done) / self.rate
-
-    def step_at(self, now: float) -> int:
-        """The last boundary that has been reached; never the last of the phase."""
-        last = max(1, self.phase.steps) - 1
-        step = last
-        if self.step_seconds > 0:
-            work = self.done + (now - self.anchor) * self.rate
-            step = min(last, self.first + math.floor(work / self.step_seconds))
-        while step < last and self.time_of(step + 1) <= now:
-            step += 1
-        while step > self.first and self.time_of(step) > now:
-            step -= 1
-        return step
-
-    @property
-    def last(self) -> int:
-        """The step with which it ends."""
-        return max(1, self.phase.steps) if self.paused_at is None else self.paused_at
-
-    @property
-    def end(self) -> float:
-        return self.time_of(self.last)
-
-    def go_on_at(self, rate: float, now: float) -> None:
-        self.done += (now - self.anchor) * self.rate
-        self.anchor, self.rate = now, rate
+from scheduler.machine_run import Member, SharedRun
+from scheduler.types import Component, Demand, Lease, Links
 
 
 @dataclass(slots=True)
@@ -93,7 +43,8 @@ class Machine:
         self._transfers: deque[m.Stage | m.Load] = deque()
         self._transfer_end = math.inf
         self._dropped: list[m.Event] = []
-        self._run: Running | None = None
+        self._run: SharedRun | None = None
+        self._run_since = 0.0
         self.counts = Counts()
 
     def know(self, demand: Demand) -> None:
@@ -115,11 +66,13 @@ class Machine:
                 self._dropped.append(m.Evicted(name))
             case m.Unstage(name):
                 self._dropped.append(m.Unstaged(name))
-            case m.Start(lease) | m.Resume(lease):
-                self._begin_run(lease, now)
+            case m.Start() | m.Resume():
+                self._begin_run(command, now)
             case m.Pause(lease):
-                if self._run is not None and self._run.lease == lease:
-                    self._run.paused_at = self._run.step_at(now) + 1
+                if self._run is not None:
+                    self._run.pause(lease, now)
+            case m.Abort(name):
+                self._abort(name, now)
             case m.Cancel() | m.Settle():
                 raise ProtocolError(f"{command}: nothing here is cancelled")
 
@@ -136,12 +89,36 @@ class Machine:
         if self._run is not None:
             self._run.go_on_at(self._slow_rate, now)
 
-    def _begin_run(self, lease: Lease, now: float) -> None:
+    def _abort(self, name: str, now: float) -> None:
+        """Call a transfer off, wherever it is in the line."""
+        number = next((i for i, t in enumerate(self._transfers) if t.component == name), None)
+        if number is None:
+            return
+        if number > 0:
+            del self._transfers[number]
+        else:
+            if isinstance(self._transfers[0], m.Load):
+                self.counts.loads -= 1
+                self.counts.load_seconds -= max(0.0, self._transfer_end - now)
+            self._finish_transfer(now)
+        self._dropped.append(m.Aborted(name))
+
+    def _begin_run(self, command: m.Start | m.Resume, now: float) -> None:
+        lease, run = command.lease, self._run
         phase = self._demands[lease.job].phases[lease.phase]
-        first = self._steps.get(lease.job, 0)
-        rate = self._slow_rate if self._transfers else 1.0
-        self._run = Running(lease, phase, now, first, now, rate, seen=first)
+        member = Member(lease, phase, self._steps.get(lease.job, 0))
         self.counts.uses.append(Use(phase.components, phase.working_bytes))
+        if run is None:
+            rate = self._slow_rate if self._transfers else 1.0
+            self._run = run = SharedRun(command.run, now, rate)
+            self._run_since = now
+            run.begin(member)
+        elif run.number != command.run:
+            raise ProtocolError(f"{command}: run {run.number} goes on")
+        elif command.starters > 1:
+            run.begin(member)
+        else:
+            run.join(member, now)
 
     # Time -----------------------------------------------------------------------------------------
 
@@ -149,55 +126,76 @@ class Machine:
         """When something ends; at once if something was dropped."""
         if self._dropped:
             return -math.inf
-        return min(self._transfer_end, self._run.end if self._run is not None else math.inf)
+        return min(self._transfer_end, self._run_end)
 
     def end(self, now: float) -> list[m.Event]:
         """The terminal events that are due now: of all that was dropped, else of one command."""
         if self._dropped:
             dropped, self._dropped = self._dropped, []
             return dropped
-        if self._run is not None and self._run.end <= now:
-            return [self._end_run(self._run, now)]
+        if self._run is not None and self._run_end <= now:
+            return self._turn_over(self._run, now)
         return [self._end_transfer(now)]
+
+    @property
+    def _run_end(self) -> float:
+        """When somebody leaves the run or comes in."""
+        return math.inf if self._run is None else self._run.time_of(self._run.change)
 
     def boundary(self, *, every: bool) -> float:
         """When the run reaches the first boundary since it began, or the next one if ``every`` one
         counts."""
         run = self._run
-        if run is None or (run.seen > run.first and not every) or run.seen + 1 >= run.last:
+        if run is None or (run.told and not every) or run.seen + 1 >= run.change:
             return math.inf
         return run.time_of(run.seen + 1)
 
-    def newly_reached(self, now: float) -> tuple[Lease, int, float] | None:
-        """The run's newest boundary and its time, unless it was returned before or the run ends."""
+    def newly_reached(self, now: float) -> tuple[list[m.Event], float] | None:
+        """The newest boundary of all that run and its time, unless it was returned before or
+        somebody leaves now."""
         run = self._run
-        if run is None or run.end <= now:
+        if run is None or self._run_end <= now:
             return None
-        step = run.step_at(now)
-        if step <= run.seen:
+        boundary = run.reached(now)
+        if boundary <= run.seen:
             return None
-        run.seen = step
-        return run.lease, step, run.time_of(step)
+        run.seen, run.told = boundary, True
+        events: list[m.Event] = [
+            m.StepReached(member.lease, member.step + boundary) for member in run.members
+        ]
+        return events, run.time_of(boundary)
 
     def is_last(self, lease: Lease) -> bool:
         return lease.phase == len(self._demands[lease.job].phases) - 1
 
     def _end_transfer(self, now: float) -> m.Event:
+        command = self._finish_transfer(now)
+        name = command.component
+        return m.LoadSucceeded(name) if isinstance(command, m.Load) else m.StageSucceeded(name)
+
+    def _finish_transfer(self, now: float) -> m.Stage | m.Load:
         command = self._transfers.popleft()
         self._transfer_end = math.inf
         if self._transfers:
             self._begin_transfer(now)
         elif self._run is not None:
             self._run.go_on_at(1.0, now)
-        name = command.component
-        return m.LoadSucceeded(name) if isinstance(command, m.Load) else m.StageSucceeded(name)
+        return command
 
-    def _end_run(self, run: Running, now: float) -> m.Event:
-        self._run = None
-        self.counts.run_seconds += now - run.began
-        if run.last < run.phase.steps:
-            self._steps[run.lease.job] = run.last
+    def _turn_over(self, run: SharedRun, now: float) -> list[m.Event]:
+        """Those who leave the run now, with how they end, and where the others are."""
+        left = run.turn_over(now)
+        events: list[m.Event] = [m.StepReached(r.lease, r.step) for r in run.members if r.step]
+        if not run.members:
+            self._run = None
+            self.counts.run_seconds += now - self._run_since
+        return events + [self._end_member(member) for member in left]
+
+    def _end_member(self, member: Member) -> m.Event:
+        lease = member.lease
+        if member.step < member.phase.steps:
+            self._steps[lease.job] = member.step
             self.counts.preemptions += 1
-            return m.Paused(run.lease, run.last, self._state_bytes)
-        self._steps.pop(run.lease.job, None)
-        return m.PhaseFinished(run.lease, self._state_bytes)
+            return m.Paused(lease, member.step, self._state_bytes)
+        self._steps.pop(lease.job, None)
+        return m.PhaseFinished(lease, self._state_bytes)

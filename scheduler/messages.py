@@ -15,8 +15,8 @@ command                        terminal event, exactly one of
 =============================  ================================================================
 
 ``Pause`` and ``Cancel`` are requests to the run that a lease names, ``Abort`` to a stage or load on
-its way: they have no terminal event of their own, they hasten that one's. ``Settle`` tells the shell
-that a job has left the scheduler.
+its way: they have no terminal event of their own, they hasten that one's. ``Settle`` tells the
+shell that a job has left the scheduler.
 
 Several jobs may share a run: their ``Start`` or ``Resume`` commands name the same ``run``, and each
 has its own lease and its own terminal event. ``starters`` commands for one run are issued in the

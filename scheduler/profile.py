@@ -4,21 +4,32 @@ A phase takes ``seconds + seconds_per_image * images + step_seconds * steps * im
 image_exponent`` or ``token_seconds * tokens``; all of it times ``frames / 81`` where it is
 ``frame_scaled``. A phase with ``step_seconds`` or ``token_seconds`` has a boundary after every step
 or token, any other only at its end. Its working bytes are ``work_bytes + work_bytes_per_image *
-images``.
+images``. With ``[batching]`` texts on one component share a run, joining at any token, and images
+of the same size and steps do if they begin together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from scheduler import fields
 from scheduler.errors import InputError
-from scheduler.types import Budget, Component, Demand, Links, Phase
+from scheduler.types import Budget, Component, Demand, Links, Phase, Sharing
 from scheduler.workload import CLASS_OF, Request
 
 FRAMES = 81
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """``[batching]``: a step of ``n`` together takes ``n ** exponent`` times as long."""
+
+    text_exponent: float
+    text_max: int
+    image_exponent: float
+    image_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,7 @@ class PhaseCost:
     token_seconds: float
     frame_scaled: bool
 
-    def phase(self, request: Request, state_bytes: int) -> Phase:
+    def phase(self, request: Request, state_bytes: int, batching: Batching | None) -> Phase:
         steps, seconds = 1, self.seconds + self.seconds_per_image * request.images
         if self.step_seconds:
             scale = request.images**self.image_exponent
@@ -52,7 +63,39 @@ class PhaseCost:
             seconds=seconds,
             steps=steps,
             state_bytes_max=state_bytes,
+            sharing=None if batching is None else self._sharing(request, batching),
         )
+
+    def _sharing(self, request: Request, batching: Batching) -> Sharing | None:
+        name = "+".join(self.components)
+        if self.token_seconds:
+            return Sharing(name, 1, batching.text_max, batching.text_exponent, mid_phase=True)
+        if self.step_seconds and self.image_exponent:
+            key = f"{name} {request.width}x{request.height} {request.steps}"
+            exponent = batching.image_exponent
+            return Sharing(key, request.images, batching.image_max, exponent, mid_phase=False)
+        return None
+
+
+class Costs(Protocol):
+    """A card, and what a request costs on it."""
+
+    @property
+    def budget(self) -> Budget: ...
+    @property
+    def links(self) -> Links: ...
+    @property
+    def links_naive(self) -> Links: ...
+    @property
+    def copy_slowdown(self) -> float: ...
+    @property
+    def paused_bytes(self) -> int: ...
+    @property
+    def slo_seconds(self) -> Mapping[str, float]: ...
+    @property
+    def components(self) -> tuple[Component, ...]: ...
+    def demand(self, request: Request) -> Demand:
+        """Raises ``InputError`` for a request that it cannot price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +111,7 @@ class Profile:
     slo_seconds: Mapping[str, float]
     components: tuple[Component, ...]
     phases: Mapping[str, tuple[PhaseCost, ...]]
+    batching: Batching | None = None
 
     def demand(self, request: Request) -> Demand:
         """Raises ``InputError`` for a type that the profile does not know."""
@@ -76,11 +120,12 @@ class Profile:
             raise InputError(f"the profile has no [[phase]] for type {request.type}")
         return Demand(
             job=request.id,
-            phases=tuple(cost.phase(request, self.paused_bytes) for cost in costs),
+            phases=tuple(cost.phase(request, self.paused_bytes, self.batching) for cost in costs),
             job_class=request.job_class,
             user=request.user,
             arrival=request.arrival,
             deadline=request.arrival + self.slo_seconds[request.type],
+            kind=request.job_class,
         )
 
 
@@ -114,6 +159,19 @@ def parse(document: object) -> Profile:
         slo_seconds=_slo(tables),
         components=components,
         phases=_phases(tables, tuple(sizes)),
+        batching=_batching(tables),
+    )
+
+
+def _batching(tables: Mapping[str, Any]) -> Batching | None:
+    if "batching" not in tables:
+        return None
+    entries = _section(tables, "batching")
+    return Batching(
+        text_exponent=fields.number(entries, "text_exponent", "[batching]"),
+        text_max=fields.count(entries, "text_max", "[batching]"),
+        image_exponent=fields.number(entries, "image_exponent", "[batching]"),
+        image_max=fields.count(entries, "image_max", "[batching]"),
     )
 
 

@@ -1,48 +1,17 @@
-"""The scheduler's state for those who look at it: estimates, snapshot, one line, audit."""
+"""The scheduler's state for those who look at it: snapshot, one line, audit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from scheduler.errors import InvariantBroken
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing
 from scheduler.ledger import Account, Pool
+from scheduler.plan import Estimate
 from scheduler.residency import Residency
 from scheduler.types import Tier
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """``position`` 0 runs, 1 is next; ``start_seconds`` and ``finish_seconds`` are from now."""
-
-    job: str
-    position: int
-    start_seconds: float
-    finish_seconds: float
-
-
-def estimates(index: Index, order: Sequence[Job], now: float) -> list[Estimate]:
-    """Project the jobs one after the other: what runs, then ``order``, each to its end.
-
-    A set-up is counted for the first job that needs a component, as if everything fitted. While no
-    step is reached, a run's time left falls with the clock, but not beyond its phase.
-    """
-    found = []
-    at = 0.0
-    for run in index.runs.values():
-        elapsed = min(now - run.since, run.job.phase_seconds)
-        at += run.job.remaining_seconds - elapsed + index.setup_seconds(run.job.needs)
-        found.append(Estimate(run.job.id, 0, 0.0, at))
-    brought = {name for run in index.runs.values() for name in run.job.needs}
-    for position, job in enumerate(order, start=1):
-        start = at + index.setup_seconds([name for name in job.needs if name not in brought])
-        brought.update(job.needs)
-        at = start + job.remaining_seconds
-        found.append(Estimate(job.id, position, start, at))
-    return found
 
 
 def snapshot(index: Index, plan: Sequence[Estimate]) -> dict[str, Any]:
@@ -62,6 +31,7 @@ def snapshot(index: Index, plan: Sequence[Estimate]) -> dict[str, Any]:
                 "position": estimate.position,
                 "start_seconds": estimate.start_seconds,
                 "finish_seconds": estimate.finish_seconds,
+                "finish_p90_seconds": estimate.finish_p90_seconds,
             }
             for job, estimate in waiting
         ],
@@ -165,6 +135,7 @@ def _run(run: Run) -> dict[str, Any]:
     job = run.job
     return {
         "lease": run.lease.id,
+        "run": run.number,
         "job": job.id,
         "class": job.demand.job_class,
         "phase": job.current.name,

@@ -43,6 +43,8 @@ MOVES: dict[Tier, tuple[Tier, ...]] = {
     _T.UNSTAGING: (_T.ABSENT, _T.FAILED),
     _T.FAILED: (_T.ABSENT, _T.STAGED, _T.UNSTAGING),
 }
+# Long against a burst of jobs, short against a day's change of what is asked for.
+USE_HALF_LIFE_SECONDS = 3600.0
 IN_FLIGHT = (_T.STAGING, _T.LOADING, _T.EVICTING, _T.UNSTAGING)
 ON_DEVICE = (_T.LOADING, _T.RESIDENT, _T.EVICTING)
 
@@ -58,13 +60,18 @@ class Failure:
 
 @dataclass(slots=True, eq=False)
 class Residency:
-    """One component's place. ``master``: its host bytes are taken. ``failures`` in a row."""
+    """One component's place. ``master``: its host bytes are taken. ``failures`` in a row. ``uses``
+    is how often runs began with it, as of ``last_used``, the older ones fading; ``ahead``: it is
+    being brought in for later, ``aborting``: and was called off."""
 
     component: Component
     tier: Tier = Tier.ABSENT
     master: bool = False
     owner: str = ""
     last_used: float = 0.0
+    uses: float = 0.0
+    ahead: bool = False
+    aborting: bool = False
     failures: int = 0
     failure: Failure | None = None
 
@@ -103,3 +110,18 @@ class Residency:
         self.master = not dropped
         self.tier = tier
         self.owner = owner
+        self.ahead = self.aborting = False
+
+    def use(self, now: float) -> None:
+        """A run begins with it."""
+        self.touch(now)
+        self.uses += 1.0
+
+    def touch(self, now: float) -> None:
+        """A run that used it has ended."""
+        self.uses, self.last_used = self.worth(now), now
+
+    def worth(self, now: float) -> float:
+        """How often it was used of late: an hour halves a use's weight."""
+        age = max(0.0, now - self.last_used)
+        return float(self.uses * 0.5 ** (age / USE_HALF_LIFE_SECONDS))

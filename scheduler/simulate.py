@@ -20,7 +20,7 @@ from scheduler.core import Scheduler
 from scheduler.errors import InputError, ProtocolError
 from scheduler.machine import Counts, Machine
 from scheduler.policy import Policy
-from scheduler.profile import Profile
+from scheduler.profile import Costs
 from scheduler.strategy import Eviction
 from scheduler.types import Component, Outcome, SchedulerSettings
 from scheduler.workload import Request, Workload
@@ -47,7 +47,7 @@ class Record:
 
 def simulate(
     workload: Workload,
-    profile: Profile,
+    profile: Costs,
     contestant: Contestant,
     settings: SchedulerSettings,
     *,
@@ -73,7 +73,7 @@ class _Simulation:
     def __init__(
         self,
         workload: Workload,
-        profile: Profile,
+        profile: Costs,
         contestant: Contestant,
         settings: SchedulerSettings,
         every_step: bool,
@@ -122,16 +122,16 @@ class _Simulation:
         return min(arrival, ends, boundary, math.inf if wake is None else wake)
 
     def _report_step(self) -> bool:
-        """Report the newest boundary of the run, unless it was or the run ends now."""
-        step = self._machine.newly_reached(self._now)
-        if step is None:
+        """Report the newest boundary of the run, unless it was or somebody leaves it now."""
+        reached = self._machine.newly_reached(self._now)
+        if reached is None:
             return False
-        lease, number, at = step
-        self._handle([m.StepReached(lease, number)], at)
+        self._handle(*reached)
         return True
 
     def _due(self) -> list[m.Event]:
-        """What happens now: at most one run ends, and all arrive whose time has come."""
+        """What happens now: one command ends, or several jobs leave a run, and all arrive whose
+        time has come."""
         events: list[m.Event] = []
         if self._machine.next_end() <= self._now:
             events += self._machine.end(self._now)

@@ -6,7 +6,7 @@ be issued now; what has been issued shows in the tiers, so nothing is issued twi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,13 +18,15 @@ from scheduler.types import Tier
 class Eviction(Enum):
     """What goes first when the device lacks room.
 
-    PRICED: what costs least to bring back for those who wait, and no more than must go. RECENCY:
-    what was used least recently, until there is room. FAMILY: all of another family than what is
-    wanted (the name up to the first dot), room or not; then by RECENCY.
+    PRICED: what costs least to bring back, for those who wait for it, then by how often it is used,
+    and no more than must go. RECENCY: what was used least recently, until there is room. UNWAITED:
+    the same, but what somebody waits for last. FAMILY: all of another family than what is wanted
+    (the name up to the first dot), room or not; then by RECENCY.
     """
 
     PRICED = "priced"
     RECENCY = "recency"
+    UNWAITED = "unwaited"
     FAMILY = "family"
 
 
@@ -43,15 +45,16 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Where everything is, what is free, and what may not be touched."""
+    """Where everything is, what is free, and what is to be ``kept``."""
 
     residencies: Mapping[str, Residency]
     device_free: int
     host_free: int
-    in_use: tuple[str, ...]
+    kept: Collection[str]
     waiters: Callable[[str], int]
     load_seconds: Callable[[Residency], float]
     reload_seconds: Callable[[Residency], float]
+    now: float
     eviction: Eviction = Eviction.PRICED
 
     def evict_price(self, residency: Residency) -> Price:
@@ -61,10 +64,15 @@ class Shelf:
         return self._price(residency, self.reload_seconds(residency))
 
     def _price(self, residency: Residency, seconds: float) -> Price:
-        """What nobody waits for costs nothing and goes by last use; the rest costs its way back,
-        once for each job that waits for it."""
+        """The way back, once for each job that waits for it; what nobody waits for goes by how
+        many seconds of it are likely to be needed again for each byte that it takes."""
         waiting = seconds * self.waiters(residency.name)
-        return (waiting, residency.last_used, seconds, residency.name)
+        worth = residency.worth(self.now) * seconds / max(1, residency.size)
+        return (waiting, worth, residency.last_used, residency.name)
+
+    def by_recency(self, residency: Residency) -> tuple[bool, float, str]:
+        waited = self.eviction is Eviction.UNWAITED and self.waiters(residency.name) > 0
+        return (waited, residency.last_used, residency.name)
 
 
 def victims(
@@ -93,8 +101,8 @@ def ready(want: Want, shelf: Shelf) -> bool:
     return not (want.clear and any(r.on_device for r in _others(want, shelf)))
 
 
-def bring_in(want: Want, shelf: Shelf, *, make_room: bool) -> list[Move]:
-    """The commands to issue now. Without ``make_room`` only free room is used.
+def bring_in(want: Want, shelf: Shelf) -> list[Move]:
+    """The commands to issue now.
 
     1. Evict until the weights that are missing and the working bytes fit; all that is spare, if
        the device is to be clear.
@@ -104,12 +112,10 @@ def bring_in(want: Want, shelf: Shelf, *, make_room: bool) -> list[Move]:
     4. Load what is staged, as far as the device has room, and once it is clear if that is wanted.
     """
     needed = [shelf.residencies[name] for name in want.components]
-    moves: list[Move] = []
-    if make_room:
-        evicted = _evictions(want, needed, shelf)  # 1
-        unstaged, more = _unstagings(want, needed, evicted, shelf)  # 2
-        moves += [Evict(r.name) for r in [*evicted, *more]]
-        moves += [Unstage(r.name) for r in unstaged]
+    evicted = _evictions(want, needed, shelf)  # 1
+    unstaged, more = _unstagings(want, needed, evicted, shelf)  # 2
+    moves: list[Move] = [Evict(r.name) for r in [*evicted, *more]]
+    moves += [Unstage(r.name) for r in unstaged]
     moves += _fitting(Stage, needed, Tier.ABSENT, shelf.host_free)  # 3
     if not (want.clear and any(r.on_device for r in _others(want, shelf))):
         moves += _fitting(Load, needed, Tier.STAGED, shelf.device_free)  # 4
@@ -127,7 +133,7 @@ def _evictions(want: Want, needed: Sequence[Residency], shelf: Shelf) -> list[Re
         return victims(spare, lack, shelf.evict_price)
     gone = _strangers(want, spare) if shelf.eviction is Eviction.FAMILY else []
     lack -= sum(r.size for r in gone)
-    for residency in sorted(spare, key=lambda r: (r.last_used, r.name)):
+    for residency in sorted(spare, key=shelf.by_recency):
         if lack > 0 and residency not in gone:
             gone.append(residency)
             lack -= residency.size
@@ -146,7 +152,7 @@ def _unstagings(
     missing = sum(r.size for r in needed if not r.master or r.tier is Tier.UNSTAGING)
     coming = sum(r.size for r in shelf.residencies.values() if r.tier is Tier.UNSTAGING)
     lack = missing - shelf.host_free - coming
-    spare = [r for r in _others(want, shelf) if r.unstageable and r.name not in shelf.in_use]
+    spare = [r for r in _others(want, shelf) if r.unstageable and r.name not in shelf.kept]
     unstaged = victims(spare, lack, shelf.unstage_price)
     lack -= sum(r.size for r in unstaged)
     lack -= sum(r.size for r in _others(want, shelf) if r.tier is Tier.EVICTING)
@@ -171,4 +177,4 @@ def _others(want: Want, shelf: Shelf) -> list[Residency]:
 
 
 def _spare(want: Want, shelf: Shelf, tier: Tier) -> list[Residency]:
-    return [r for r in _others(want, shelf) if r.tier is tier and r.name not in shelf.in_use]
+    return [r for r in _others(want, shelf) if r.tier is tier and r.name not in shelf.kept]

@@ -113,7 +113,12 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What the scheduler sees of a job. ``job`` is unique; ``arrival`` counts for ageing."""
+    """What the scheduler sees of a job. ``job`` is unique; ``arrival`` counts for ageing.
+
+    ``job_class`` has a weight in the settings. ``kind`` is what is made (a text, an image, a
+    video): users take turns within a kind, and each has its share of the device. ``followed``:
+    another job, which names it in ``follows``, arrives as soon as this one has finished.
+    """
 
     job: str
     phases: tuple[Phase, ...]
@@ -121,6 +126,9 @@ class Demand:
     user: str
     arrival: float
     deadline: float | None = None
+    kind: str = ""
+    follows: str | None = None
+    followed: bool = False
 
     def __post_init__(self) -> None:
         _require(bool(self.job), "demand.job", self.job, "an id")
@@ -163,25 +171,64 @@ class Links:
 
 
 @dataclass(frozen=True, slots=True)
-class SchedulerSettings:
-    """``ageing_seconds`` of waiting weigh as much as one second of work; after
-    ``wait_seconds_max`` a job goes before all that have waited less. ``waiting_jobs_max`` is what
-    ``credit`` counts down from. ``load_attempts_max`` bounds the tries in a row to stage or load
-    a component, after which it is left alone for ``load_retry_seconds``. ``class_weights`` divide
-    a job's seconds; a class that is not named weighs 1.
+class PolicySettings:
+    """In which order jobs run; ``scheduler.policy_priced`` says what each of these does.
+
+    ``late_ageing`` is the one to move along the frontier between mean flow and the tail of long
+    jobs: seconds of work that a second of lateness outweighs. The switches turn single ingredients
+    off, to see what each is worth.
     """
 
-    ageing_seconds: float
-    wait_seconds_max: float
+    ageing_seconds: float = 300.0
+    late_ageing: float = 0.0
+    wait_seconds_max: float = 10_800.0
+    slowdown_max: float = 14.0
+    margin_seconds: float = 8.0
+    discount: float = 0.55
+    discount_seconds_max: float = 12.0
+    hysteresis_seconds: float = 0.2
+    turn_seconds: float = 0.3
+    share_floor: float = 0.02
+    share_seconds: float = 10.0
+    price_set_ups: bool = True
+    preempt: bool = True
+    prefetch: bool = True
+    share_texts: bool = True
+    share_images: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("ageing_seconds", "wait_seconds_max", "slowdown_max", "share_seconds"):
+            value = getattr(self, name)
+            allowed = "a finite number above 0"
+            _require(math.isfinite(value) and value > 0, f"policy.{name}", value, allowed)
+        for name in ("late_ageing", "margin_seconds", "discount_seconds_max", "turn_seconds"):
+            _finite(getattr(self, name), f"policy.{name}", 0)
+        _finite(self.hysteresis_seconds, "policy.hysteresis_seconds", 0)
+        for name in ("discount", "share_floor"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"policy.{name}", value, "0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """``waiting_jobs_max`` is what ``credit`` counts down from. ``load_attempts_max`` bounds the
+    tries in a row to stage or load a component, after which it is left alone for
+    ``load_retry_seconds``. The device waits up to ``follow_seconds`` for a job that follows one.
+    ``class_weights`` divide a job's seconds; a class that is not named weighs 1.
+    """
+
     waiting_jobs_max: int
     load_attempts_max: int
     load_retry_seconds: float
+    follow_seconds: float = 0.25
     class_weights: Mapping[str, float] = field(default_factory=dict)
+    policy: PolicySettings = field(default_factory=PolicySettings)
 
     def __post_init__(self) -> None:
-        for name in ("ageing_seconds", "wait_seconds_max", "load_retry_seconds"):
-            value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, f"settings.{name}", value, "above 0")
+        value = self.load_retry_seconds
+        allowed = "a finite number above 0"
+        _require(math.isfinite(value) and value > 0, "settings.load_retry_seconds", value, allowed)
+        _finite(self.follow_seconds, "settings.follow_seconds", 0)
         _finite(self.waiting_jobs_max, "settings.waiting_jobs_max", 1)
         _finite(self.load_attempts_max, "settings.load_attempts_max", 1)
         for name, weight in self.class_weights.items():

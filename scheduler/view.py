@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from scheduler.types import Demand
+from scheduler.types import Demand, Sharing
 
 
 class JobView(Protocol):
     """A job that is present. ``needs`` are the components of its remaining phases, in the order of
-    first use; ``remaining_seconds`` leaves out set-ups; ``carried`` are its state's bytes on the
-    device; ``begun`` says that its first phase was started; ``rank`` is what the policy's ``rank``
-    returned when the job began to wait."""
+    first use; ``remaining_seconds`` leaves out set-ups, as it does company; ``carried`` are its
+    state's bytes on the device; ``begun`` says that its first phase was started; ``rank`` and
+    ``lane`` are what the policy's ``place`` returned last; ``turn`` counts the jobs of the same
+    user and kind that were there when it arrived; ``sharing`` is that of its current phase,
+    ``None`` if it must run alone."""
 
     @property
     def id(self) -> str: ...
@@ -31,19 +33,33 @@ class JobView(Protocol):
     @property
     def needs(self) -> tuple[str, ...]: ...
     @property
+    def phase_seconds(self) -> float: ...
+    @property
     def remaining_seconds(self) -> float: ...
     @property
+    def service_seconds(self) -> float: ...
+    @property
+    def sharing(self) -> Sharing | None: ...
+    @property
     def rank(self) -> float: ...
+    @property
+    def lane(self) -> int: ...
+    @property
+    def turn(self) -> int: ...
 
 
 class GroupView(Protocol):
-    """Waiting jobs that need the same components and weigh the same, so that within the group the
-    policy's rank alone decides."""
+    """Waiting jobs that need the same components, weigh the same, are of one kind and stand in the
+    same lane, so that within the group the policy's rank alone decides."""
 
     @property
     def needs(self) -> tuple[str, ...]: ...
     @property
     def weight(self) -> float: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def lane(self) -> int: ...
     def jobs(self) -> Iterator[JobView]:
         """By rank, then arrival, then id."""
 
@@ -57,7 +73,11 @@ class View(Protocol):
 
     @property
     def running(self) -> Sequence[JobView]:
-        """The jobs whose leases live."""
+        """The jobs whose leases live: one, or several that share a run."""
+
+    @property
+    def waiting_count(self) -> int:
+        """How many do not run."""
 
     @property
     def device_free(self) -> int:
@@ -69,18 +89,34 @@ class View(Protocol):
     def groups(self) -> Iterator[GroupView]:
         """The waiting jobs in groups; no group is empty."""
 
+    def sharers(self, job: JobView) -> Iterator[JobView]:
+        """The waiting jobs that could share a run of this one's current phase now, by rank."""
+
+    def followers(self, job: JobView) -> Iterator[JobView]:
+        """The waiting jobs whose next phase could share a run of this one's current one."""
+
     def resident(self, component: str) -> bool:
         """It is on the device, or on its way there."""
 
-    def setup_seconds(self, needs: Sequence[str]) -> float:
+    def setup_seconds(self, needs: tuple[str, ...]) -> float:
         """Seconds to stage and load what of these is not on the device, as things are."""
 
     def as_of(self, run: JobView) -> float:
         """When a running job reached the step at which it is known to be."""
 
+    def pausing(self, run: JobView) -> bool:
+        """A running job was asked to pause."""
+
     def way_back_seconds(self, run: JobView, job: JobView) -> float:
         """Seconds to load again what a run uses, if that cannot stay while the job's next phase
         runs in its place."""
+
+    def unserved_since(self, kind: str) -> float | None:
+        """Since when the kind's jobs have had no share of the device; ``None`` if none waits."""
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """The kinds of the jobs that wait."""
 
     def blocked(self, needs: Sequence[str]) -> bool:
         """One of these has failed and may not be tried again yet."""

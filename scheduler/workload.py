@@ -28,7 +28,8 @@ _COUNTS = {"chat": ("tokens",), "image": ("images", "steps"), "video": ("frames"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One line of a workload. A count that its type does not have is 1."""
+    """One line of a workload. A count that its type does not have is 1, a size that is not given
+    is 0."""
 
     id: str
     arrival: float
@@ -39,6 +40,8 @@ class Request:
     steps: int = 1
     frames: int = 1
     tokens: int = 1
+    width: int = 0
+    height: int = 0
 
     @property
     def job_class(self) -> str:
@@ -68,6 +71,7 @@ def parse(line: object, where: str) -> Request:
         type=kind,
         after=fields.text(entries, "after", where) if entries.get("after") is not None else None,
         **counts,
+        **{name: fields.count(entries, name, where, 0, low=0) for name in ("width", "height")},
     )
 
 

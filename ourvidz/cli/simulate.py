@@ -208,10 +208,10 @@ def _read(path: Path) -> bytes:
 def _settings(chosen: Layers) -> SchedulerSettings:
     """What the configuration says of the scheduler, or its defaults where there is none."""
     from ourvidz.config.load import FILE_NAME, FILE_VARIABLE  # noqa: PLC0415 - pydantic
+    from ourvidz.config.policy import scheduler_settings  # noqa: PLC0415 - as above
     from ourvidz.config.settings import Scheduler  # noqa: PLC0415 - as above
-    from scheduler.types import SchedulerSettings  # noqa: PLC0415 - as above
 
     named = chosen.file is not None or chosen.flags or os.environ.get(FILE_VARIABLE)
     if named or Path(FILE_NAME).is_file():
-        return SchedulerSettings(**chosen.settings(require_secrets=False).scheduler.model_dump())
-    return SchedulerSettings(**Scheduler().model_dump())
+        return scheduler_settings(chosen.settings(require_secrets=False).scheduler)
+    return scheduler_settings(Scheduler())

@@ -123,16 +123,45 @@ class Model(Table):
     step_seconds: Seconds = 0.05
 
 
+Factor = Annotated[float, Field(ge=0, le=10**6)]
+
+
+class Deadlines(Table):
+    """For jobs that name none, by kind."""
+
+    text: Seconds = 15.0
+    image: Seconds = 30.0
+    video: Seconds = 600.0
+
+
 class Scheduler(Table):
-    ageing_seconds: Seconds = 30.0
-    wait_seconds_max: Seconds = 600.0
-    waiting_jobs_max: int = Field(default=64, ge=1, le=100_000)
-    load_attempts_max: int = Field(default=3, ge=1, le=100)
-    load_retry_seconds: Seconds = 5.0
+    """In which order jobs run; ``scheduler.policy_priced`` says how these work together."""
+
+    late_ageing: Factor = 0.0
+    ageing_seconds: Seconds = 300.0
+    wait_seconds_max: Seconds = 10_800.0
+    slowdown_max: float = Field(default=14.0, gt=0, le=10**6)
+    margin_seconds: Factor = 8.0
+    discount: Share = 0.55
+    discount_seconds_max: Factor = 12.0
+    hysteresis_seconds: Factor = 0.2
+    turn_seconds: Factor = 0.3
+    share_floor: Share = 0.02
+    share_seconds: Seconds = 10.0
+    price_set_ups: bool = True
+    preempt: bool = True
+    prefetch: bool = True
+    share_texts: bool = True
+    share_images: bool = True
+    deadline_seconds: Deadlines = Deadlines()
     class_weights: dict[Name, Annotated[float, Field(gt=0, le=10**6)]] = {
         "fast": 2.0,
         "normal": 1.0,
     }
+    waiting_jobs_max: int = Field(default=64, ge=1, le=100_000)
+    load_attempts_max: int = Field(default=3, ge=1, le=100)
+    load_retry_seconds: Seconds = 5.0
+    follow_seconds: Factor = 0.25
 
 
 class Recorder(Table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ourvidz.config.policy import scheduler_settings
 from ourvidz.config.settings import Settings
 from ourvidz.ports import (
     Admission,
@@ -36,7 +37,7 @@ from ourvidz.service.runs import Runs
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
 from ourvidz.wire import Rules
-from scheduler import Scheduler, SchedulerSettings
+from scheduler import Scheduler
 from scheduler.types import Budget, Links
 
 
@@ -112,7 +113,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
 
 
 def _scheduler(settings: Settings, executor: Executor) -> Scheduler:
-    device, links, policy = settings.device, settings.links, settings.scheduler
+    device, links = settings.device, settings.links
     return Scheduler(
         executor.components,
         Budget(device.budget_bytes - device.reserve_bytes, device.host_budget_bytes),
@@ -121,14 +122,7 @@ def _scheduler(settings: Settings, executor: Executor) -> Scheduler:
             links.host_to_device_bytes_per_second,
             links.fixed_seconds,
         ),
-        SchedulerSettings(
-            ageing_seconds=policy.ageing_seconds,
-            wait_seconds_max=policy.wait_seconds_max,
-            waiting_jobs_max=policy.waiting_jobs_max,
-            load_attempts_max=policy.load_attempts_max,
-            load_retry_seconds=policy.load_retry_seconds,
-            class_weights=policy.class_weights,
-        ),
+        scheduler_settings(settings.scheduler),
     )
 
 

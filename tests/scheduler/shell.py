@@ -4,20 +4,40 @@ own, and holds the scheduler to its promises after every event."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from scheduler import Policy, Scheduler, SchedulerSettings
+from scheduler import Policy, PolicySettings, PricedWork, Scheduler, SchedulerSettings
 from scheduler import messages as m
-from scheduler.types import Budget, Component, Demand, Fault, Lease, Links, Outcome, Phase
+from scheduler.types import Budget, Component, Demand, Fault, Lease, Links, Outcome, Phase, Sharing
 from tests.scheduler.books import Books
 
-DEFAULTS = SchedulerSettings(
+# Shortest work first, with ageing and the bound on waiting: the machinery's tests decide the rest.
+PLAIN = PolicySettings(
     ageing_seconds=30.0,
     wait_seconds_max=600.0,
+    slowdown_max=1e9,
+    discount=0.0,
+    hysteresis_seconds=0.0,
+    turn_seconds=0.0,
+    share_floor=0.0,
+    preempt=False,
+    prefetch=False,
+)
+DEFAULTS = SchedulerSettings(
     waiting_jobs_max=64,
     load_attempts_max=3,
     load_retry_seconds=5.0,
     class_weights={"fast": 2.0, "normal": 1.0},
+    policy=PLAIN,
 )
+
+
+class Steadfast(PricedWork):
+    """As ``PricedWork``, but a job that was chosen keeps its turn."""
+
+    steadfast = True
+
+
 LINKS = Links(disk_to_host=10.0, host_to_device=100.0, fixed_seconds=0.01)
 
 
@@ -28,18 +48,27 @@ def phase(
     steps: int = 1,
     name: str = "denoise",
     state_max: int | None = None,
+    sharing: Sharing | None = None,
 ) -> Phase:
-    return Phase(name, components, work, seconds, steps, state_max)
+    return Phase(name, components, work, seconds, steps, state_max, sharing)
 
 
-def demand(job: str, *phases: Phase, arrival: float = 0.0, job_class: str = "normal") -> Demand:
-    return Demand(job, phases, job_class, "user", arrival)
+def demand(
+    job: str,
+    *phases: Phase,
+    arrival: float = 0.0,
+    job_class: str = "normal",
+    user: str = "user",
+    kind: str = "",
+    deadline: float | None = None,
+) -> Demand:
+    return Demand(job, phases, job_class, user, arrival, deadline, kind)
 
 
 def brief(command: m.Command) -> str:
     """``Stage a``, ``Start x:0``, ``Settle x finished``."""
     name = type(command).__name__
-    if isinstance(command, m.Stage | m.Load | m.Evict | m.Unstage):
+    if isinstance(command, m.Stage | m.Load | m.Evict | m.Unstage | m.Abort):
         return f"{name} {command.component}"
     if isinstance(command, m.Settle):
         return f"{name} {command.job} {command.outcome.value}"
@@ -50,8 +79,8 @@ class Shell:
     """``flying`` are the commands that await their terminal event, in the order of issue.
 
     ``honest``: no job carries more than was estimated, so that the books must keep the budget.
-    ``busy``: while nothing flies, every job must wait for a failed component, its own or that of a
-    begun job whose room it needs.
+    ``busy``: while nothing runs or is on its way to, every job must wait for a failed component,
+    its own or that of a begun job whose room it needs.
     """
 
     def __init__(
@@ -75,6 +104,7 @@ class Shell:
         self.draining = False
         self.log: list[tuple[m.Event, float, list[m.Command]]] = []
         self.flying: list[m.Command] = []
+        self.ahead: list[str] = []
         self.started_at: dict[str, float] = {}
 
     # Feeding --------------------------------------------------------------------------------------
@@ -82,21 +112,25 @@ class Shell:
     def feed(self, event: m.Event, now: float | None = None) -> list[str]:
         if now is not None:
             self.now = now
+        if isinstance(event, m.StepReached):
+            self.books.stepped(event.lease, event.step)
         commands = self.scheduler.handle(event, self.now)
         self.log.append((event, self.now, commands))
+        self.books.issued(commands)
         for command in commands:
-            self.books.issued(command)
-            if not isinstance(command, m.Pause | m.Cancel | m.Settle):
+            if not isinstance(command, m.Pause | m.Cancel | m.Abort | m.Settle):
                 self.flying.append(command)
                 assert not self.draining, f"{command} in a drain"
             if isinstance(command, m.Start):
                 self.started_at.setdefault(command.lease.job, self.now)
         self.scheduler.check()
+        self._check_ahead(commands)
         self._check()
         return [brief(command) for command in commands]
 
-    def arrive(self, job: str, *phases: Phase, job_class: str = "normal") -> list[str]:
-        wanted = demand(job, *phases, arrival=self.now, job_class=job_class)
+    def arrive(self, job: str, *phases: Phase, at: float | None = None, **more: Any) -> list[str]:
+        self.now = self.now if at is None else at
+        wanted = demand(job, *phases, **{"arrival": self.now, **more})
         self.books.arrived(wanted)
         return self.feed(m.JobArrived(wanted))
 
@@ -144,32 +178,45 @@ class Shell:
     def warm(self, *components: str) -> None:
         """Bring components onto the device by running a job on each."""
         for name in components:
-            self.arrive(f"warm-{name}", phase(name, work=0))
+            self.arrive(f"warm-{name}", phase(name, work=0), kind="warm", user="warm")
             self.set_up()
             self.finish()
 
     @property
+    def target(self) -> str | None:
+        return self.scheduler.target
+
+    @property
     def lease(self) -> Lease:
-        (lease,) = self.books.runs.values()
-        return lease
+        return self._run().lease
 
     def running(self) -> str:
-        return self.lease.job if self.books.runs else "-"
+        return ",".join(self.books.running()) or "-"
 
-    def finish(self, state: int = 0) -> list[str]:
-        return self.end(self._run(), m.PhaseFinished(self.lease, state))
+    def finish(self, job: str = "", state: int = 0) -> list[str]:
+        """Ends the run of a job; of the only one that runs, if none is named."""
+        run = self._run(job)
+        return self.end(run, m.PhaseFinished(run.lease, state))
 
-    def pause(self, step: int, state: int = 0) -> list[str]:
-        return self.end(self._run(), m.Paused(self.lease, step, state))
+    def pause(self, step: int, state: int = 0, job: str = "") -> list[str]:
+        run = self._run(job)
+        return self.end(run, m.Paused(run.lease, step, state))
 
-    def fail(self, fault: Fault, detail: str = "why") -> list[str]:
-        return self.end(self._run(), m.RunFailed(self.lease, fault, detail))
+    def fail(self, fault: Fault, detail: str = "why", job: str = "") -> list[str]:
+        run = self._run(job)
+        return self.end(run, m.RunFailed(run.lease, fault, detail))
 
-    def step(self, step: int) -> list[str]:
-        return self.feed(m.StepReached(self.lease, step))
+    def step(self, step: int, job: str = "") -> list[str]:
+        return self.feed(m.StepReached(self._run(job).lease, step))
 
-    def _run(self) -> m.Command:
-        (run,) = (c for c in self.flying if isinstance(c, m.Start | m.Resume))
+    def abort(self, name: str) -> list[str]:
+        """Call a transfer off that was to be called off."""
+        (command,) = (c for c in self.flying if getattr(c, "component", "") == name)
+        return self.end(command, m.Aborted(name))
+
+    def _run(self, job: str = "") -> m.Start | m.Resume:
+        runs = (c for c in self.flying if isinstance(c, m.Start | m.Resume))
+        (run,) = (run for run in runs if job in ("", run.lease.job))
         return run
 
     def play_out(self, patience: int = 5_000) -> list[str]:
@@ -196,15 +243,8 @@ class Shell:
         match command:
             case m.Start(lease) | m.Resume(lease) if well:
                 return m.PhaseFinished(lease, self._state(lease, pick))
-            case m.Stage() | m.Load() if well:
-                return success(command)
-            case m.Stage(name):
-                failures = [m.StageFailed(name, "read", False), m.StageFailed(name, "gone", True)]
-                return [success(command), success(command), *failures][pick(4)]
-            case m.Load(name):
-                faults = (Fault.LOAD, Fault.OUT_OF_MEMORY)
-                failures = [m.LoadFailed(name, "torn", fault) for fault in faults]
-                return [success(command), success(command), *failures][pick(4)]
+            case m.Stage(name) | m.Load(name):
+                return self._transfer_ending(command, name, pick, well)
             case m.Start(lease) | m.Resume(lease):
                 state = self._state(lease, pick)
                 step = pick(self.books.phase(lease).steps + 1)
@@ -215,8 +255,23 @@ class Shell:
                     m.RunCancelled(lease),
                     m.RunFailed(lease, Fault.RUN, "why"),
                     m.RunFailed(lease, Fault.OUT_OF_MEMORY, "too much"),
-                ][pick(6)]
+                    m.RunFailed(lease, Fault.SHARED, "who knows"),
+                ][pick(7)]
         return success(command)
+
+    def _transfer_ending(
+        self, command: m.Stage | m.Load, name: str, pick: Callable[[int], int], well: bool
+    ) -> m.Event:
+        if name in self.books.aborting and pick(3):
+            return m.Aborted(name)
+        if well:
+            return success(command)
+        if isinstance(command, m.Stage):
+            failures = [m.StageFailed(name, "read", False), m.StageFailed(name, "gone", True)]
+        else:
+            faults = (Fault.LOAD, Fault.OUT_OF_MEMORY)
+            failures = [m.LoadFailed(name, "torn", fault) for fault in faults]
+        return [success(command), success(command), *failures][pick(4)]
 
     def _state(self, lease: Lease, pick: Callable[[int], int]) -> int:
         return pick((1 if self.honest else 3) * self.books.state_bound(lease) + 1)
@@ -228,7 +283,7 @@ class Shell:
         assert books.host_bytes() <= books.budget.host_bytes
         assert books.device_bytes() <= books.budget.device_bytes or not self.honest
         assert self.scheduler.drained == (self.draining and not self.flying)
-        if self.flying or self.draining or not self.busy:
+        if self.draining or not self.busy or books.members or (self.target and self.flying):
             return
         failed = [
             name
@@ -244,6 +299,23 @@ class Shell:
             crowded = (job not in begun or not self.honest) and any(j in held_up for j in begun)
             excused = job in held_up or crowded
             assert excused, f"{job} waits for nothing"
+
+    def _check_ahead(self, commands: list[m.Command]) -> None:
+        """What is brought in without anyone's turn is for later. It is called off only for the
+        target, and only while that waits for something that moves."""
+        books, target = self.books, self.target
+        coming = [c.component for c in self.flying if isinstance(c, m.Stage | m.Load)]
+        wanted = [] if target is None else books.next_components(target)
+        self.ahead = [name for name in self.ahead if name in coming and name not in wanted]
+        for command in commands:
+            if isinstance(command, m.Abort):
+                assert command.component in self.ahead, f"{command} of what was not ahead"
+                moving = [c for c in self.flying if getattr(c, "component", "") in wanted]
+                goes = [c for c in commands if isinstance(c, m.Evict | m.Unstage)]
+                assert moving or goes, f"{command} for {target}, which needs no link"
+            elif isinstance(command, m.Stage | m.Load) and target is None:
+                self.ahead.append(command.component)
+                assert books.members, f"{command} for later while nothing runs"
 
     def assert_settled(self) -> None:
         """Every job has left, and the ledger holds weights alone."""

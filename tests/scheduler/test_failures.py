@@ -117,7 +117,7 @@ def test_nobodys_failure_fails_nobody() -> None:
     assert fail_stage(s, "a") == []
     assert s.set_up() == ["Load b", "Start x:0"]
     assert s.finish() == []
-    assert s.wake() == ["Evict c", "Stage a"]
+    assert s.wake() == ["Evict b", "Stage a"]
     s.play_out()
     assert s.outcomes()["x"] is Outcome.FINISHED
 

@@ -3,22 +3,28 @@
 import pytest
 
 from scheduler.index import Index
-from scheduler.job import Job
-from scheduler.types import Budget, Component, Links, Tier
+from scheduler.job import Job, Run, Standing
+from scheduler.policy import Place
+from scheduler.types import Budget, Component, Lease, Links, Tier
+from scheduler.view import JobView
 from tests.scheduler.shell import demand, phase
 
 LINKS = Links(disk_to_host=10.0, host_to_device=100.0, fixed_seconds=0.5)
 STAGE, LOAD = 4.5, 0.9
 
 
+def by_work(job: JobView, now: float) -> Place:
+    return Place(job.remaining_seconds)
+
+
 def index() -> Index:
     parts = [Component("a", 40), Component("b", 10)]
-    return Index(parts, Budget(100, 100), LINKS, lambda job: job.remaining_seconds)
+    return Index(parts, Budget(100, 100), LINKS, by_work, share_seconds=10.0)
 
 
 def park(i: Index, name: str, *phases, arrival: float = 0.0, weight: float = 1.0) -> Job:
     job = Job(demand(name, *phases, arrival=arrival), i.sizes, weight)
-    i.park(job)
+    i.enter(job)
     return job
 
 
@@ -42,7 +48,7 @@ def test_what_a_tier_costs(
     i = index()
     for tier in path.split():
         i.move(i.residencies["a"], Tier[tier], "j" if tier.endswith("ING") else "")
-    assert i.setup_seconds(["a"]) == pytest.approx(seconds)
+    assert i.setup_seconds(("a",)) == pytest.approx(seconds)
     assert i.resident("a") is resident
     assert i.device_free == device_free
     assert i.ledger.host.free == host_free
@@ -50,8 +56,8 @@ def test_what_a_tier_costs(
 
 def test_set_ups_add_up() -> None:
     i = index()
-    assert i.setup_seconds([]) == 0
-    assert i.setup_seconds(["a", "b"]) == pytest.approx(STAGE + LOAD + 1.5 + 0.6)
+    assert i.setup_seconds(()) == 0
+    assert i.setup_seconds(("a", "b")) == pytest.approx(STAGE + LOAD + 1.5 + 0.6)
 
 
 def test_groups_and_waiters_follow_the_jobs() -> None:
@@ -67,9 +73,99 @@ def test_groups_and_waiters_follow_the_jobs() -> None:
         (("b",), 1.0): ["other"],
     }
     assert [j.id for j in i.waiting()] == ["other", "slow", "heavy", "quick"]
-    assert (i.waiters("a"), i.waiters("b")) == (3, 4)
+    assert (i.queue.needed("a"), i.queue.needed("b")) == (3, 4)
     i.remove(slow)
     i.remove(other)
     assert [[j.id for j in g.jobs()] for g in i.groups()] == [["quick"], ["heavy"]]
-    assert (i.waiters("a"), i.waiters("b")) == (2, 2)
+    assert (i.queue.needed("a"), i.queue.needed("b")) == (2, 2)
     assert list(i.jobs) == ["quick", "heavy"]
+
+
+def test_what_a_set_up_costs_is_not_remembered_beyond_a_move() -> None:
+    i = index()
+    assert i.setup_seconds(("a", "b")) == pytest.approx(STAGE + LOAD + 1.5 + 0.6)
+    i.move(i.residencies["a"], Tier.STAGING, "j")
+    assert i.setup_seconds(("a", "b")) == pytest.approx(LOAD + 1.5 + 0.6)
+
+
+def begin(i: Index, job: Job) -> Run:
+    run = Run(Lease(len(i.begun) + 1, job.id, job.phase), job, 1, i.now, False, job.step)
+    i.begin(run, 0)
+    return run
+
+
+def rest(i: Index, run: Run, carried: int) -> None:
+    """A run has ended between two phases or was paused."""
+    i.end(run)
+    i.carry(run.job, carried)
+    run.job.move(Standing.PAUSED)
+    i.park(run.job)
+
+
+@pytest.mark.parametrize(
+    ("claims", "budget", "admitted"),
+    [
+        ([(5, 99)], 99, True),
+        ([(2, 10), (3, 8)], 13, True),
+        ([(2, 10), (3, 8)], 12, False),
+        ([(3, 8), (2, 10)], 12, False),
+        ([(5, 5), (5, 5)], 10, True),
+        ([(5, 5), (5, 5)], 9, False),
+        ([(1, 10), (1, 10), (1, 10)], 12, True),
+        ([(1, 10), (1, 10), (1, 10)], 11, False),
+    ],
+)
+@pytest.mark.parametrize("running", [False, True])
+def test_a_job_is_admitted_if_all_that_are_begun_can_still_end(
+    claims: list[tuple[int, int]], budget: int, admitted: bool, running: bool
+) -> None:
+    """Each claims the state that it may hold, and at its peak some bytes more; the last of them is
+    the new one. It makes no difference whether another one runs."""
+    i = Index([], Budget(budget, 0), LINKS, by_work, share_seconds=10.0)
+    for number, (held, peak) in enumerate(claims):
+        part = phase(work=peak - held, state_max=held)
+        job = park(i, f"j{number}", part, part)
+        last = number == len(claims) - 1
+        assert i.admits(job) == (admitted or not last), number
+        run = None if last else begin(i, job)
+        if run is not None and not (running and number == len(claims) - 2):
+            rest(i, run, held)
+
+
+def test_a_begun_job_is_admitted_while_another_runs_if_that_may_pause() -> None:
+    """A pause in its last phase leaves x's 20 bytes of state beside y's 40."""
+    for budget, admitted in ((60, True), (59, False)):
+        i = Index([], Budget(budget, 0), LINKS, by_work, share_seconds=10.0)
+        y = park(i, "y", phase(work=40, state_max=0), phase(work=40))
+        rest(i, begin(i, y), 0)
+        x = park(i, "x", phase(work=20, state_max=20))
+        assert i.admits(x)
+        run = begin(i, x)
+        assert i.admits(y) == admitted
+        rest(i, run, 20)
+        assert i.admits(y) == i.fits(y) == admitted
+        assert i.admits(x)
+
+
+def test_a_begun_job_by_itself_is_always_admitted() -> None:
+    i = Index([], Budget(50, 0), LINKS, by_work, share_seconds=10.0)
+    x = park(i, "x", phase(work=40, state_max=40))
+    begin(i, x)
+    assert i.admits(x)
+    rest(i, i.runs[1], 40)
+    assert not i.fits(x)
+    i.carry(x, 10)
+    assert i.fits(x)
+
+
+def test_state_that_finds_no_room_is_owed_and_repaid() -> None:
+    i = Index([Component("a", 40)], Budget(100, 100), LINKS, by_work, 10.0, staged=("a",))
+    i.move(i.residencies["a"], Tier.LOADING, "j")
+    x = park(i, "x", phase(work=40))
+    rest(i, begin(i, x), 75)
+    assert (x.carried, x.owed, i.owed_bytes, i.device_free) == (75, 15, 15, 0)
+    i.repay()
+    assert x.owed == 15
+    i.move(i.residencies["a"], Tier.STAGED)
+    i.repay()
+    assert (x.owed, i.owed_bytes, i.device_free) == (0, 0, 25)

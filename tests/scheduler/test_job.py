@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.job import Claim, Job, refusal, safe
+from scheduler.job import Claim, Job, refusal
 from scheduler.types import Budget, Fault
 from tests.scheduler.shell import demand, phase
 
@@ -66,23 +66,6 @@ def test_a_resumed_phase_is_bounded_by_what_entered_it() -> None:
     item = job(phase("a", work=4), phase("b", work=1))
     item.carried = 3
     assert item.claim() == Claim(held=4, peak=4 + 21)
-
-
-@pytest.mark.parametrize(
-    ("claims", "budget", "expected"),
-    [
-        ([], 0, True),
-        ([Claim(5, 99)], 10, True),
-        ([Claim(2, 10), Claim(3, 8)], 13, True),
-        ([Claim(2, 10), Claim(3, 8)], 12, False),
-        ([Claim(3, 8), Claim(2, 10)], 12, False),
-        ([Claim(5, 5), Claim(5, 5)], 10, True),
-        ([Claim(1, 10), Claim(1, 10), Claim(1, 10)], 12, True),
-        ([Claim(1, 10), Claim(1, 10), Claim(1, 10)], 11, False),
-    ],
-)
-def test_safe(claims, budget: int, expected: bool) -> None:
-    assert safe(claims, budget) is expected
 
 
 @pytest.mark.parametrize(

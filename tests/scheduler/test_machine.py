@@ -8,19 +8,20 @@ go on. At the end of every example all jobs are settled and the ledger holds wei
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from scheduler import Decision, SchedulerSettings, ShortestWork
+from scheduler import Decision, PricedWork
 from scheduler import messages as m
 from scheduler.types import Fault, Lease, Phase
-from tests.scheduler.shell import DEFAULTS, Shell
+from tests.scheduler.shell import DEFAULTS, PLAIN, Shell
 
 SIZES = {"a": 10, "b": 20, "c": 30, "d": 45, "e": 60}
 DEVICE, HOST = 100, 110
-QUICK_TO_AGE = SchedulerSettings(30.0, 20.0, 64, 3, 5.0, {"fast": 2.0})
+QUICK_TO_AGE = replace(DEFAULTS, policy=replace(PLAIN, wait_seconds_max=20.0))
 
 phases = st.builds(
     Phase,
@@ -33,11 +34,11 @@ phases = st.builds(
 )
 
 
-class Wild(ShortestWork):
+class Wild(PricedWork):
     """Chooses any job that may be chosen, and preempts now and then, for as long as it may."""
 
     def __init__(self, seed: int, preemptions_max: int = 10) -> None:
-        super().__init__(DEFAULTS)
+        super().__init__(PLAIN)
         self._rng = random.Random(seed)
         self._left = preemptions_max
 
@@ -99,15 +100,15 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.shell.feed(m.TimeReached(), self.shell.now + seconds)
 
-    @precondition(lambda self: self.shell.books.runs)
-    @rule(step=st.integers(0, 5))
-    def step(self, step: int) -> None:
-        self.shell.step(step)
+    @precondition(lambda self: self.shell.books.members)
+    @rule(data=st.data(), step=st.integers(0, 5))
+    def step(self, data: st.DataObject, step: int) -> None:
+        self.shell.step(step, data.draw(st.sampled_from(self.shell.books.running())))
 
     @rule(lease=st.integers(0, 20), job=st.integers(0, 5), phase=st.integers(0, 3))
     def something_stale(self, lease: int, job: int, phase: int) -> None:
         stale = Lease(lease, f"j{job}", phase)
-        if self.shell.books.runs.get(lease) != stale:
+        if all(member.lease != stale for member in self.shell.books.members.values()):
             self.shell.feed(m.PhaseFinished(stale, 5))
             self.shell.feed(m.RunFailed(stale, Fault.OUT_OF_MEMORY, "late"))
             self.shell.feed(m.Paused(stale, 1, 5))

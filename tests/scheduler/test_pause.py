@@ -1,26 +1,25 @@
-"""Pausing and resuming: the default policy never asks for it, the core does it for any."""
+"""Pausing and resuming, by a policy that asks for it when it is told to."""
 
-from scheduler import Decision, ShortestWork
+from scheduler import Decision, PricedWork
 from scheduler import messages as m
 from scheduler.types import Fault, Lease, Outcome
-from tests.scheduler.shell import DEFAULTS, Shell, phase
+from tests.scheduler.shell import PLAIN, Shell, phase
 
 SIZES = {"a": 40, "b": 40, "c": 40}
 
 
-class Orders:
+class Orders(PricedWork):
     """Runs the jobs that it was told to, in that order; a newly ordered one preempts."""
 
+    steadfast = True
+
     def __init__(self) -> None:
-        self._default = ShortestWork(DEFAULTS)
-        self.rank = self._default.rank
-        self.wake = self._default.wake
-        self.order = self._default.order
+        super().__init__(PLAIN)
         self.wanted: list[str] = []
 
     def choose(self, view, now: float) -> Decision:
         if not self.wanted:
-            return self._default.choose(view, now)
+            return super().choose(view, now)
         job = view.jobs.get(self.wanted[0])
         if job is None or not view.admits(job):
             return Decision(None)

@@ -6,7 +6,7 @@ import pytest
 
 from scheduler import Estimate, InvariantBroken
 from scheduler.types import Tier
-from tests.scheduler.shell import LINKS, Shell, phase
+from tests.scheduler.shell import LINKS, PLAIN, Shell, Steadfast, phase
 
 SIZES = {"unet": 50, "vae": 10, "llm": 70}
 
@@ -137,7 +137,7 @@ def test_while_no_step_comes_an_estimate_only_falls_and_not_beyond_the_phase() -
 
 
 def test_the_target_is_first_in_the_plan() -> None:
-    s = Shell(SIZES, device=200)
+    s = Shell(SIZES, device=200, policy=Steadfast(PLAIN))
     s.warm("unet")
     s.arrive("cold", phase("llm", seconds=50.0))
     s.arrive("quick", phase("unet", seconds=0.1))

@@ -68,13 +68,13 @@ def full(eviction: Eviction) -> Shelf:
     ],
 )
 def test_which_copies_go(eviction: Eviction, working: int, gone: list[str]) -> None:
-    moves = bring_in(Want(("sdxl.vae",), working), full(eviction), make_room=True)
+    moves = bring_in(Want(("sdxl.vae",), working), full(eviction))
     assert [brief(move) for move in moves] == [f"Evict {name}" for name in gone]
 
 
 def test_a_family_makes_way_though_there_is_room() -> None:
     on = dataclasses.replace(full(Eviction.FAMILY), device_free=50)
-    moves = bring_in(Want(("sdxl.unet",), 0), on, make_room=True)
+    moves = bring_in(Want(("sdxl.unet",), 0), on)
     assert [brief(move) for move in moves] == ["Evict wan.encoder", "Evict wan.vae"]
     on = dataclasses.replace(full(Eviction.RECENCY), device_free=50)
-    assert bring_in(Want(("sdxl.unet",), 0), on, make_room=True) == []
+    assert bring_in(Want(("sdxl.unet",), 0), on) == []

@@ -3,34 +3,36 @@
 import pytest
 
 from scheduler.messages import Evict, Load, Stage, Unstage
-from scheduler.residency import Failure, Residency
+from scheduler.residency import USE_HALF_LIFE_SECONDS, Failure, Residency
 from scheduler.strategy import Shelf, Want, bring_in, ready, victims
 from scheduler.types import Component, Tier
 from tests.scheduler.shell import LINKS, brief
 
 T = Tier
+NOW = 10.0
 
 
-def shelf(device: int, host: int, in_use=(), waiters=None, **places) -> Shelf:
-    """``name=(size, tier[, last_used])``; ``device`` and ``host`` are the budgets."""
+def shelf(device: int, host: int, kept=(), waiters=None, **places) -> Shelf:
+    """``name=(size, tier[, last_used[, uses]])``; ``device`` and ``host`` are the budgets."""
     items = {}
     for name, (size, tier, *used) in places.items():
         item = Residency(Component(name, size), tier, master=tier is not T.ABSENT)
-        item.last_used = used[0] if used else 0.0
+        item.last_used, item.uses = [*used, 0.0, 0.0][:2]
         items[name] = item
     return Shelf(
         residencies=items,
         device_free=device - sum(i.size for i in items.values() if i.on_device),
         host_free=host - sum(i.size for i in items.values() if i.master),
-        in_use=in_use,
+        kept=kept,
         waiters=lambda name: (waiters or {}).get(name, 0),
         load_seconds=lambda item: LINKS.load_seconds(item.size),
         reload_seconds=lambda item: LINKS.stage_seconds(item.size) + LINKS.load_seconds(item.size),
+        now=NOW,
     )
 
 
-def say(want: Want, on: Shelf, *, make_room: bool = True) -> list[str]:
-    return [brief(move) for move in bring_in(want, on, make_room=make_room)]
+def say(want: Want, on: Shelf) -> list[str]:
+    return [brief(move) for move in bring_in(want, on)]
 
 
 def chosen(on: Shelf, lack: int) -> list[str]:
@@ -63,6 +65,23 @@ def test_victims_that_are_waited_for_go_by_seconds_times_waiters() -> None:
     assert chosen(on, 1) == ["small"]
     assert chosen(on, 11) == ["big"]
     assert chosen(on, 41) == ["small", "big", "wanted"]
+
+
+def test_victims_nobody_waits_for_go_by_how_much_use_their_bytes_are() -> None:
+    on = shelf(99, 99, used=(5, T.RESIDENT, 1.0, 2.0), seldom=(5, T.RESIDENT, 9.0, 1.0))
+    assert chosen(on, 1) == ["seldom"]
+    # Of two that are used alike, the larger is back sooner for each byte that it gives up.
+    on = shelf(99, 99, large=(20, T.RESIDENT, 1.0, 1.0), small=(5, T.RESIDENT, 1.0, 1.0))
+    assert chosen(on, 1) == ["large"]
+    on = shelf(99, 99, empty=(0, T.RESIDENT, 1.0, 1.0), small=(5, T.RESIDENT, 1.0, 1.0))
+    assert chosen(on, 1) == ["small"]
+
+
+def test_uses_fade_by_half_in_an_hour() -> None:
+    then = NOW - USE_HALF_LIFE_SECONDS
+    for uses, first in ((1.9, "old"), (2.1, "new")):
+        on = shelf(99, 99, old=(5, T.RESIDENT, then, uses), new=(5, T.RESIDENT, NOW, 1.0))
+        assert chosen(on, 1) == [first]
 
 
 def test_victims_equal_in_all_go_by_name() -> None:
@@ -112,8 +131,8 @@ def test_an_eviction_on_its_way_counts_as_room_to_come() -> None:
     assert say(Want(("a",), 1), on) == ["Evict spare"]
 
 
-def test_neither_what_is_in_use_nor_what_is_needed_is_evicted() -> None:
-    on = shelf(10, 50, in_use=("used",), a=(5, T.RESIDENT), used=(3, T.RESIDENT), b=(2, T.STAGED))
+def test_neither_what_is_kept_nor_what_is_needed_is_evicted() -> None:
+    on = shelf(10, 50, kept=("used",), a=(5, T.RESIDENT), used=(3, T.RESIDENT), b=(2, T.STAGED))
     assert say(Want(("a", "b"), 9), on) == ["Load b"]
 
 
@@ -166,10 +185,12 @@ def test_an_eviction_for_the_device_also_serves_the_host() -> None:
     assert say(Want(("a",), 0), on) == ["Evict x"]
 
 
-def test_without_making_room_only_free_room_is_used() -> None:
-    places = {"a": (5, T.STAGED), "b": (5, T.STAGED), "c": (3, T.ABSENT), "x": (4, T.RESIDENT)}
-    on = shelf(10, 20, **places)
-    assert say(Want(("a", "b", "c"), 9), on, make_room=False) == ["Stage c", "Load a"]
+def test_what_is_kept_stays_on_device_and_host_however_much_is_lacking() -> None:
+    places = {"a": (5, T.STAGED), "c": (3, T.ABSENT), "x": (4, T.RESIDENT), "y": (4, T.STAGED)}
+    want = Want(("a", "c"), 9)
+    assert say(want, shelf(10, 13, kept=("x", "y"), **places)) == ["Load a"]
+    assert say(want, shelf(10, 13, kept=("x",), **places)) == ["Unstage y", "Load a"]
+    assert say(want, shelf(10, 13, kept=("y",), **places)) == ["Evict x", "Load a"]
 
 
 def test_ready() -> None:
@@ -186,10 +207,10 @@ def test_ready() -> None:
 
 def test_the_moves_are_commands() -> None:
     on = shelf(8, 9, a=(5, T.STAGED), b=(3, T.ABSENT), x=(4, T.RESIDENT))
-    moves = bring_in(Want(("a", "b"), 0), on, make_room=True)
+    moves = bring_in(Want(("a", "b"), 0), on)
     assert moves == [Evict("x")]
     on = shelf(99, 9, a=(5, T.STAGED), b=(3, T.ABSENT), y=(4, T.STAGED))
-    moves = bring_in(Want(("a", "b"), 0), on, make_room=True)
+    moves = bring_in(Want(("a", "b"), 0), on)
     assert moves == [Unstage("y"), Load("a")]
     on = shelf(99, 99, a=(5, T.STAGED), b=(3, T.ABSENT))
-    assert bring_in(Want(("a", "b"), 0), on, make_room=True) == [Stage("b"), Load("a")]
+    assert bring_in(Want(("a", "b"), 0), on) == [Stage("b"), Load("a")]

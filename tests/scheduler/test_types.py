@@ -9,8 +9,6 @@ from scheduler.messages import Paused, PhaseFinished
 from scheduler.types import Budget, Component, Demand, Lease, Links, Phase
 
 SETTINGS = {
-    "ageing_seconds": 30.0,
-    "wait_seconds_max": 600.0,
     "waiting_jobs_max": 64,
     "load_attempts_max": 3,
     "load_retry_seconds": 5.0,

@@ -10,8 +10,6 @@ from scheduler.types import SchedulerSettings
 from scheduler.workload import Workload, parse_all
 
 SETTINGS = SchedulerSettings(
-    ageing_seconds=30.0,
-    wait_seconds_max=600.0,
     waiting_jobs_max=1000,
     load_attempts_max=3,
     load_retry_seconds=5.0,

@@ -20,7 +20,7 @@ from scheduler.types import Budget, Component, Demand, Lease, Links, Outcome, Ph
 pytestmark = pytest.mark.anyio
 
 LIMIT = 20
-SETTINGS = SchedulerSettings(30, 600, 4, 3, 5)
+SETTINGS = SchedulerSettings(4, 3, 5)
 
 
 class LoopClock:

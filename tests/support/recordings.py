@@ -15,8 +15,6 @@ from scheduler.replay import scheduler_of
 from scheduler.types import Budget, Component, Demand, Links, Phase
 
 SETTINGS = SchedulerSettings(
-    ageing_seconds=30.0,
-    wait_seconds_max=600.0,
     waiting_jobs_max=64,
     load_attempts_max=3,
     load_retry_seconds=5.0,

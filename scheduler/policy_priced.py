@@ -1,0 +1,252 @@
+"""The policy that runs live: shortest remaining work, with everything else priced in.
+
+A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores are seconds.
+
+1. Tier, in this order:
+   1a. it has waited ``wait_seconds_max``: the bound on waiting, a last resort;
+   1b. it has waited ``slowdown_max`` times its own service;
+   1c. its kind waits and has not had ``share_seconds`` of the device within ``share_seconds /
+       share_floor``: the share floor;
+   1d. all others.
+2. Score:
+   2a. seconds left to run, and to set up what is not on the device, over the weight of its class;
+   2b. less ``discount`` of its work, up to ``discount_seconds_max``, while it must begin within
+       ``margin_seconds`` to meet its deadline. What is sure to be late is not urgent any more;
+   2c. less a second for each ``ageing_seconds`` of waiting, and ``late_ageing`` seconds for each
+       second past its deadline;
+   2d. more by ``turn_seconds`` for each job of the same user and kind that it found waiting.
+3. While a run lasts, everyone in it is paused for the best job if everyone gives way to it, as of
+   the boundary at which they can stop:
+   3a. never at the boundary that ends the phase, and never for a job that can join the run;
+   3b. for a lower tier;
+   3c. within a tier, for a score that is lower by ``hysteresis_seconds`` and by the seconds that it
+       takes to bring back what the run uses, if that cannot stay meanwhile.
+4. Company:
+   4a. whoever may join at any step does (texts): it hardly slows the others;
+   4b. those that must begin together (images) do where it pays: the seconds that are saved count
+       for the newcomer and for everyone who waits behind, the delay for those it joins;
+   4c. where 4b would pay for a job that is a phase behind, that job goes first.
+5. Components are brought in ahead for those that run, then for the best of those that wait.
+
+Jobs that need a component that has failed are passed over. All scores of a lane fall alike with
+time, and a run's as it goes on, so that a decision to wait stands until something happens, a
+``Place`` runs out, or ``wake``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+from scheduler.policy import WAIT, Decision, Place
+from scheduler.types import PolicySettings
+from scheduler.view import JobView, View
+
+_ORDINARY, _LATE, _OVERDUE, _LAST = range(4)
+_TIER = {_LAST: 0, _OVERDUE: 1, _LATE: 3, _ORDINARY: 3}
+_SHARE_TIER = 2
+# A user's further jobs do not fall back for ever: beyond this they stand in line as before.
+_TURNS_MAX = 8
+# Jobs of a group that are asked for whether there is room for their state; the first but for a few
+# odd ones. Where none is admitted, those that are begun already can still go on.
+_LOOKS_MAX = 8
+
+_Key = tuple[int, float, float, str]
+
+
+class PricedWork:
+    steadfast = False
+
+    def __init__(self, settings: PolicySettings) -> None:
+        self._settings = settings
+        self._share_period = (
+            settings.share_seconds / settings.share_floor if settings.share_floor else math.inf
+        )
+
+    def place(self, job: JobView, now: float) -> Place:
+        return self._place(job, job.remaining_seconds, now)
+
+    def choose(self, view: View, now: float) -> Decision:
+        job = self._best(view, now)
+        running = view.running
+        if job is not None and all(view.pausing(run) for run in running):
+            return self._taken(self._gathered(job, view))
+        if job is not None and self._gives_way(job, view, now):  # 3
+            return replace(self._taken(job), preempt=True)
+        if not self._settings.prefetch:
+            return WAIT
+        coming = running if job is None else (*running, job)
+        return Decision(None, ahead=tuple(j.id for j in coming))  # 5
+
+    def _taken(self, job: JobView) -> Decision:
+        return Decision(job.id, ahead=(job.id,) if self._settings.prefetch else ())
+
+    def company(self, job: JobView, view: View, now: float) -> Iterable[JobView]:  # noqa: ARG002
+        sharing = job.sharing
+        if sharing is None:
+            return ()
+        if sharing.mid_phase:  # 4a
+            return view.sharers(job) if self._settings.share_texts else ()
+        return () if view.running else self._paying(job, view.sharers(job), view)  # 4b
+
+    def order(self, view: View, now: float) -> list[JobView]:
+        def turn(job: JobView) -> tuple[bool, _Key]:
+            return view.blocked(job.needs), self._key(job, view, now)
+
+        return sorted(view.waiting(), key=turn)
+
+    def wake(self, view: View, now: float) -> float | None:
+        """When a kind will be due its share."""
+        turns = [
+            since + self._share_period
+            for kind in view.kinds
+            if (since := view.unserved_since(kind)) is not None
+        ]
+        return min((at for at in turns if now < at < math.inf), default=None)
+
+    # Keys -----------------------------------------------------------------------------------------
+
+    def _place(self, job: JobView, left: float, now: float) -> Place:
+        """The place of a job with so many seconds left."""
+        settings, demand = self._settings, job.demand
+        last = demand.arrival + settings.wait_seconds_max
+        if now >= last:  # 1a
+            return Place(demand.arrival, _LAST)
+        work = left / job.weight
+        overdue = demand.arrival + settings.slowdown_max * job.service_seconds
+        if now >= overdue:  # 1b
+            return Place(work, _OVERDUE, last)
+        rank = work + demand.arrival / settings.ageing_seconds
+        rank += settings.turn_seconds * min(job.turn, _TURNS_MAX)  # 2d
+        place = Place(rank, _ORDINARY, min(overdue, last))
+        deadline = demand.deadline
+        return place if deadline is None else self._timed(job, place, left, deadline, now)
+
+    def _timed(self, job: JobView, place: Place, left: float, deadline: float, now: float) -> Place:
+        """What a deadline makes of an ordinary place."""
+        settings, latest = self._settings, deadline - left
+        if now >= deadline:  # 2c
+            return Place(place.rank + settings.late_ageing * deadline, _LATE, place.until)
+        if now >= latest:
+            return replace(place, until=min(place.until, deadline))
+        if now < latest - settings.margin_seconds:
+            return replace(place, until=min(place.until, latest - settings.margin_seconds))
+        urgency = min(settings.discount * left, settings.discount_seconds_max)  # 2b
+        return Place(place.rank - urgency / job.weight, _ORDINARY, min(place.until, latest))
+
+    def _key(self, job: JobView, view: View, now: float) -> _Key:
+        setup = self._setup(job.needs, view)
+        return self._key_of(job, job.rank, job.lane, setup, view, now)
+
+    def _key_of(
+        self, job: JobView, rank: float, lane: int, setup: float, view: View, now: float
+    ) -> _Key:
+        tier, score = _TIER[lane], rank + setup / job.weight
+        if tier == _TIER[_ORDINARY]:
+            score -= now / self._settings.ageing_seconds
+            if lane == _LATE:
+                score -= now * self._settings.late_ageing
+            since = view.unserved_since(job.demand.kind)
+            if since is not None and now - since >= self._share_period:  # 1c
+                tier = _SHARE_TIER
+        return tier, score, job.demand.arrival, job.id
+
+    def _setup(self, needs: tuple[str, ...], view: View) -> float:
+        return view.setup_seconds(needs) if self._settings.price_set_ups else 0.0
+
+    def _best(self, view: View, now: float) -> JobView | None:
+        best: tuple[_Key, JobView] | None = None
+        joined = self._joined(view)
+        for group in view.groups():
+            setup = self._setup(group.needs, view)
+            for job in islice(group.jobs(), _LOOKS_MAX):
+                key = self._key_of(job, job.rank, job.lane, setup, view, now)
+                if best is not None and key >= best[0]:
+                    break
+                if _may_go(job, view, joined):
+                    best = key, job
+                    break
+        return None if best is None else best[1]
+
+    def _joined(self, view: View) -> str | None:
+        """Whoever has this key joins the run that lasts, and need not preempt it."""
+        for run in view.running:
+            sharing = run.sharing
+            if sharing is not None and sharing.mid_phase and not view.pausing(run):
+                return sharing.key if self._settings.share_texts else None
+        return None
+
+    # Preemption -----------------------------------------------------------------------------------
+
+    def _gives_way(self, job: JobView, view: View, now: float) -> bool:
+        """Whether whoever runs should be paused for a job."""
+        if not self._settings.preempt:
+            return False
+        other = self._key(job, view, now)
+        return all(self._yields(run, job, other, view, now) for run in view.running)
+
+    def _yields(self, run: JobView, job: JobView, other: _Key, view: View, now: float) -> bool:
+        phase = run.demand.phases[run.phase]
+        if run.step + 1 >= phase.steps:  # 3a
+            return False
+        left = run.remaining_seconds - phase.seconds / phase.steps
+        place = self._place(run, left, max(view.as_of(run), run.demand.arrival))
+        setup = self._setup(run.needs, view)
+        mine = self._key_of(run, place.rank, place.lane, setup, view, now)
+        if other[0] != mine[0]:  # 3b
+            return other[0] < mine[0]
+        way_back = view.way_back_seconds(run, job)
+        return mine[1] - other[1] > self._settings.hysteresis_seconds + way_back  # 3c
+
+    # Company --------------------------------------------------------------------------------------
+
+    def _gathered(self, job: JobView, view: View) -> JobView:
+        """The job itself, or one that should catch up with it first."""
+        sharing = job.sharing
+        if sharing is None or sharing.mid_phase or not self._settings.share_images:
+            return job
+        beside = list(self._paying(job, view.sharers(job), view))
+        behind = (j for j in view.followers(job) if not view.blocked(j.needs) and view.admits(j))
+        return next(self._paying(job, behind, view, beside), job)  # 4c
+
+    def _paying(
+        self, job: JobView, others: Iterator[JobView], view: View, beside: Iterable[JobView] = ()
+    ) -> Iterator[JobView]:
+        """Who of ``others`` should begin together with ``job`` and those ``beside`` it."""
+        sharing = job.sharing
+        if sharing is None or not self._settings.share_images:
+            return
+        units = sharing.units + sum(_units(j) for j in beside)
+        members = 1 + sum(1 for _ in beside)
+        single = job.phase_seconds / sharing.units**sharing.exponent
+        for other in others:
+            more = _units(other, phases=2)
+            if units >= sharing.units_max:
+                return
+            if units + more > sharing.units_max:
+                continue
+            alone = single * more**sharing.exponent
+            before = single * units**sharing.exponent
+            together = single * (units + more) ** sharing.exponent
+            saved = (before + alone - together) * (view.waiting_count - members)
+            if saved > (together - before) * members:
+                units, members = units + more, members + 1
+                yield other
+
+
+def _may_go(job: JobView, view: View, joined: str | None) -> bool:
+    """Whether a waiting job may be chosen: not if it joins the run that lasts."""
+    sharing = job.sharing
+    if joined is not None and sharing is not None and sharing.key == joined:
+        return False
+    return view.admits(job) and not view.blocked(job.needs)
+
+
+def _units(job: JobView, phases: int = 1) -> int:
+    """The units of the job's next phase that can be shared, among so many."""
+    for phase in job.demand.phases[job.phase : job.phase + phases]:
+        if phase.sharing is not None:
+            return phase.sharing.units
+    return 1
