@@ -37,7 +37,8 @@ class ActiveJob:
     """What one job is doing right now. ``part`` and ``phase`` are indices, ``step`` counts the
     steps done in that phase; ``stop_step`` is ``steps_done`` when the stop was asked for.
 
-    ``scheduled`` from the moment its part is on the way to the scheduler until it is settled.
+    ``arrived``: when its first part came to the scheduler. ``scheduled`` from the moment its part
+    is on the way to the scheduler until it is settled.
     ``ran`` when the last part has been. ``planned`` are the phases as the executor planned them,
     ``phases`` with what was learned of such phases. ``run_seconds`` is what its runs have taken,
     ``undisturbed`` as long as each of them had the device to itself and none failed. ``exhausted``
@@ -50,6 +51,7 @@ class ActiveJob:
     log: EventLog
     state: JobState = JobState.CLAIMED
     planned: list[tuple[Phase, ...]] = field(default_factory=list)
+    arrived: float | None = None
     phases: list[tuple[Phase, ...]] = field(default_factory=list)
     part: int = 0
     phase: int = 0

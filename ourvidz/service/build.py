@@ -185,7 +185,7 @@ def _flow(
         production=Production(ports.renderer, ports.journal, ports.clock, engine.step_reached),
         engine=engine,
         roster=shared.roster,
-        demands=Demands(ports.clock, shared.estimates),
+        demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),
         delivery=delivery,
         reporter=reporter,
         alarms=shared.alarms,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ourvidz.config.settings import Deadlines
+from ourvidz.jobs import ImageWork, VideoWork, Work
 from ourvidz.ports import Clock, Part
+from ourvidz.service.active import ActiveJob, part_id
 from ourvidz.service.estimates import Estimates
 from scheduler.types import Demand, Phase
 
@@ -15,16 +18,32 @@ class Demands:
 
     clock: Clock
     estimates: Estimates
+    deadlines: Deadlines
 
-    def demand(self, part: Part, phases: tuple[Phase, ...]) -> Demand:
-        """The part's demand, with what was learned of such phases in the place of the plan's."""
-        now = self.clock.monotonic()
-        limit = part.spec.deadline_seconds
+    def demand(self, job: ActiveJob, part: Part, phases: tuple[Phase, ...]) -> Demand:
+        """The demand of the part at hand, with what was learned of such phases in the place of the
+        plan's. The second part of a chain counts from when the first one came."""
+        spec = job.spec
+        if job.arrived is None:
+            job.arrived = self.clock.monotonic()
+        kind = _kind(part.work)
+        limit = spec.deadline_seconds
+        if limit is None:
+            limit = getattr(self.deadlines, kind)
         return Demand(
             job=part.id,
             phases=tuple(self.estimates.phase(part.work, phase) for phase in phases),
-            job_class=part.spec.job_class,
-            user=str(part.spec.user_id),
-            arrival=now,
-            deadline=None if limit is None else now + limit,
+            job_class=spec.job_class,
+            user=str(spec.user_id),
+            arrival=job.arrived,
+            deadline=job.arrived + limit,
+            kind=kind,
+            follows=part_id(spec, job.part - 1) if job.part else None,
+            followed=job.part + 1 < len(spec.works),
         )
+
+
+def _kind(work: Work) -> str:
+    if isinstance(work, ImageWork):
+        return "image"
+    return "video" if isinstance(work, VideoWork) else "text"

@@ -231,7 +231,7 @@ class Flow:
         part = Part(part_id(job.spec, job.part), job.spec, work, references, spool)
         try:
             plan = await self.executor.plan(part)
-            demand = self.demands.demand(part, plan.phases)
+            demand = self.demands.demand(job, part, plan.phases)
             job.planned.append(plan.phases)
             job.phases.append(demand.phases)
             self.production.begin(job, part, plan.warnings)
