@@ -17,6 +17,8 @@ from ourvidz.service.estimates import Estimates
 from ourvidz.service.events import EventLog
 from scheduler.types import Demand
 
+pytestmark = pytest.mark.anyio
+
 
 class Ticking:
     """Noon, and a second later whenever it is asked."""
@@ -58,7 +60,7 @@ def demand(by: Demands, job: ActiveJob, part: int = 0) -> Demand:
     return by.demand(job, Part(job.part_id, job.spec, work, {}, Path("x")), (PHASE,))
 
 
-def test_a_demand_says_what_counts_and_no_prompt() -> None:
+async def test_a_demand_says_what_counts_and_no_prompt() -> None:
     found = demand(demands(), active(IMAGES, deadline=40.0))
     assert (found.job, found.job_class) == (str(UUID(int=1)), "fast")
     assert (found.user, found.phases) == (str(UUID(int=2)), (PHASE,))
@@ -70,12 +72,12 @@ def test_a_demand_says_what_counts_and_no_prompt() -> None:
     ("work", "kind", "seconds"),
     [(TEXT, "text", 15.0), (IMAGES, "image", 30.0), (VIDEO, "video", 600.0)],
 )
-def test_a_kind_has_its_deadline(work: Work, kind: str, seconds: float) -> None:
+async def test_a_kind_has_its_deadline(work: Work, kind: str, seconds: float) -> None:
     found = demand(demands(), active(work))
     assert (found.kind, found.deadline) == (kind, 12.0 + seconds)
 
 
-def test_a_chain_counts_from_its_beginning_and_is_one_row() -> None:
+async def test_a_chain_counts_from_its_beginning_and_is_one_row() -> None:
     by, job = demands(), active(TEXT, IMAGES)
     first, second = demand(by, job, 0), demand(by, job, 1)
     assert (first.followed, first.follows) == (True, None)
@@ -84,7 +86,7 @@ def test_a_chain_counts_from_its_beginning_and_is_one_row() -> None:
     assert second.deadline == 42.0
 
 
-def test_a_demand_has_what_was_learned() -> None:
+async def test_a_demand_has_what_was_learned() -> None:
     estimates = Estimates(Memory(), HARDWARE)
     estimates.ran(IMAGES, PHASE, 10, 20.0)
     estimates.ran(IMAGES, PHASE, 10, 30.0)
