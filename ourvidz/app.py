@@ -18,6 +18,7 @@ from ourvidz.adapters.estimates import ESTIMATES_SCHEMA, SqliteMeasurements
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
 from ourvidz.adapters.notify_http import HttpNotifier, callback_client
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
+from ourvidz.adapters.recorder import FileRecorder
 from ourvidz.adapters.references import GuardedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
@@ -56,6 +57,10 @@ async def open_service(
         if settings.callback.url:
             client = await stack.enter_async_context(callback_client())
             notifier = _notifier(settings, client)
+        recorder = None
+        if settings.recorder.path is not None:
+            recorder = FileRecorder(settings.recorder.path, settings.recorder)
+            stack.push_async_callback(recorder.aclose)
         pop_sides = {name: queue.pop_side for name, queue in settings.queues.items()}
         ports = Ports(
             source=EmbeddedQueues(database, clock, pop_sides),
@@ -69,6 +74,7 @@ async def open_service(
             clock=clock,
             measurements=SqliteMeasurements(database),
             versions=_versions(executor),
+            recorder=recorder,
         )
         yield build_service(settings, ports)
 

@@ -16,6 +16,7 @@ from ourvidz.ports import (
     Measurements,
     Notifier,
     PeakMeter,
+    Recorder,
     References,
     Renderer,
 )
@@ -28,7 +29,7 @@ from ourvidz.service.engine import Engine
 from ourvidz.service.estimates import Estimates, Hardware
 from ourvidz.service.events import Events
 from ourvidz.service.flow import Flow
-from ourvidz.service.health import Alarms, Heartbeat, Metrics
+from ourvidz.service.health import RECORDING_STOPPED, Alarms, Heartbeat, Metrics
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.produce import Production
@@ -37,14 +38,16 @@ from ourvidz.service.runs import Runs
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
 from ourvidz.wire import Rules
-from scheduler import Scheduler
+from scheduler.recording import VERSION, Header
+from scheduler.replay import scheduler_of
 from scheduler.types import Budget, Links
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The adapters of one service. ``notifier`` is ``None`` where no callbacks are sent;
-    ``versions`` names the software and the device that measurements depend on."""
+    """The adapters of one service. ``notifier`` is ``None`` where no callbacks are sent,
+    ``recorder`` where nothing is recorded; ``versions`` names the software and the device that
+    measurements depend on."""
 
     source: JobSource
     journal: Journal
@@ -57,6 +60,7 @@ class Ports:
     clock: Clock
     measurements: Measurements
     versions: str
+    recorder: Recorder | None
 
 
 class _Shared:
@@ -75,13 +79,17 @@ class _Shared:
 def build_service(settings: Settings, ports: Ports) -> Service:
     """A service that is ready to run; nothing has been started."""
     shared = _Shared(settings, ports)
+    header = _header(settings, ports)
+    if ports.recorder is not None:
+        ports.recorder.begin(header, lambda: shared.alarms.ring(RECORDING_STOPPED))
     engine = Engine(
-        _scheduler(settings, ports.executor),
+        scheduler_of(header),
         ports.executor,
         ports.clock,
         settings.service.inbox_events,
         _runs(ports, shared),
         shared.room,
+        ports.recorder,
     )
     delivery = _delivery(settings, ports, shared)
 
@@ -112,17 +120,23 @@ def build_service(settings: Settings, ports: Ports) -> Service:
     return service
 
 
-def _scheduler(settings: Settings, executor: Executor) -> Scheduler:
+def _header(settings: Settings, ports: Ports) -> Header:
+    """How the scheduler is made, which is also what a recording begins with."""
     device, links = settings.device, settings.links
-    return Scheduler(
-        executor.components,
-        Budget(device.budget_bytes - device.reserve_bytes, device.host_budget_bytes),
-        Links(
+    return Header(
+        version=VERSION,
+        components=tuple(ports.executor.components),
+        staged=(),
+        budget=Budget(device.budget_bytes - device.reserve_bytes, device.host_budget_bytes),
+        links=Links(
             links.disk_to_host_bytes_per_second,
             links.host_to_device_bytes_per_second,
             links.fixed_seconds,
         ),
-        scheduler_settings(settings.scheduler),
+        settings=scheduler_settings(settings.scheduler),
+        policy="default",
+        wall=ports.clock.wall(),
+        monotonic=ports.clock.monotonic(),
     )
 
 
