@@ -27,6 +27,8 @@ from scheduler.types import Demand, Fault, Lease, Phase
 pytestmark = pytest.mark.anyio
 
 STEP = {"encode": 2.0, "denoise": 5.0, "decode": 3.0, "generate": 0.5}
+# Nothing is loaded while a job runs.
+ALONE = {"scheduler.prefetch": False}
 MOVE = {m.Stage: 7.0, m.Load: 1.0}
 # What the configuration expects of a step of the pretended device.
 EXPECTED = 0.25
@@ -38,8 +40,8 @@ class Timed(SteppedDevice):
     """Moves ``clock`` on by what a step or a move takes; ``peaks`` are the bytes that it counts in
     a phase's runs."""
 
-    def __init__(self, clock: MovedClock) -> None:
-        super().__init__(step_seconds=EXPECTED)
+    def __init__(self, clock: MovedClock, **options: Any) -> None:
+        super().__init__(step_seconds=EXPECTED, **options)
         self.clock = clock
         self.peaks: dict[str, int] = {}
         self.planned: dict[str, tuple[Phase, ...]] = {}
@@ -98,7 +100,7 @@ async def test_what_a_job_took_is_expected_of_the_next_also_after_a_restart(
     open_house: OpenHouse,
 ) -> None:
     clock = MovedClock()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         seen = demands(house)
         await house.run("first")
         await house.run("second")
@@ -113,7 +115,7 @@ async def test_what_a_job_took_is_expected_of_the_next_also_after_a_restart(
     learned = {"encode": (2.0, 2.0), "denoise": (20.0, 20.0), "decode": (3.0, 3.0)}
     assert seconds(second) == learned
     assert seconds(sized) == {**learned, "denoise": (80.0, 80.0), "decode": (12.0, 12.0)}
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         seen = demands(house)
         await house.run("after")
         unet = {"component": "sdxl.unet", "quantile": "0.9"}
@@ -123,11 +125,11 @@ async def test_what_a_job_took_is_expected_of_the_next_also_after_a_restart(
 
 async def test_what_was_learned_outlives_a_crash(open_house: OpenHouse) -> None:
     clock = MovedClock()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         await house.run("a")
         await house.barrier()
         house.kill()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         seen = demands(house)
         await house.run("b")
     assert seconds(seen[0])["decode"] == (3.0, 3.0)
@@ -140,13 +142,13 @@ async def test_what_could_not_be_written_is_written_by_the_drain(
         raise OSError("the disk is full")
 
     clock = MovedClock()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         with monkeypatch.context() as patched:
             patched.setattr(SqliteMeasurements, "save", broken)
             await house.run("a")
             await house.quiet()
             await house.barrier()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         seen = demands(house)
         await house.run("b")
     assert seconds(seen[0])["decode"] == (3.0, 3.0)
@@ -158,9 +160,9 @@ async def test_another_device_starts_anew(open_house: OpenHouse) -> None:
             return {"kind": "fake", "name": "another card"}
 
     clock = MovedClock()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         await house.run("first")
-    async with open_house(Other(clock), clock=clock) as house:
+    async with open_house(Other(clock), clock=clock, **ALONE) as house:
         seen = demands(house)
         await house.run("after")
     assert seconds(seen[0])["denoise"] == (4 * EXPECTED, None)
@@ -171,7 +173,7 @@ async def test_expected_and_taken_are_told_of_a_job_and_counted(
 ) -> None:
     clock = MovedClock()
     configure("json", "info", log_prompts=False)
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         await house.run("first")
         await house.run("second")
         await house.quiet()
@@ -189,7 +191,7 @@ async def test_expected_and_taken_are_told_of_a_job_and_counted(
 
 async def test_both_parts_of_a_chain_count(open_house: OpenHouse) -> None:
     clock = MovedClock()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         await house.run("c", enhance="base")
         found = await metrics(house, "c")
         assert found["run_seconds"] == 16 * STEP["generate"] + IMAGE
@@ -200,7 +202,7 @@ async def test_a_job_that_did_not_run_to_its_end_has_no_ratio(open_house: OpenHo
     clock = MovedClock()
     device = Timed(clock)
     device.fail("a", "denoise", 2, Fault.RUN)
-    async with open_house(device, clock=clock) as house:
+    async with open_house(device, clock=clock, **ALONE) as house:
         await house.run("a")
         await house.quiet()
         found = await metrics(house, "a")
@@ -212,6 +214,24 @@ async def test_a_job_that_did_not_run_to_its_end_has_no_ratio(open_house: OpenHo
         assert seconds(seen[0])["denoise"] == (4 * EXPECTED, None)
 
 
+async def test_a_job_that_never_ran_has_no_ratio(open_house: OpenHouse) -> None:
+    clock = MovedClock()
+    device = Timed(clock)
+    hold = device.hold("a", "denoise", 1)
+    async with open_house(device, clock=clock, **ALONE) as house:
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        await house.push("wan_queue", payload("w", "wan_generate"))
+        await house.reached("w", "queued")
+        await house.service.cancel(job_id("w"))
+        await house.ended("w")
+        found = await metrics(house, "w")
+        assert (found["run_seconds"], found["estimate_ratio"]) == (0.0, None)
+        assert found["estimated_run_seconds"] > 0
+        hold.release()
+        await house.ended("a")
+
+
 class Brief(Timed):
     """Its texts might be longer than they turn out to be."""
 
@@ -219,23 +239,26 @@ class Brief(Timed):
         plan = await super().plan(part)
         if not isinstance(part.work, TextWork):
             return plan
-        return replace(plan, phases=tuple(replace(p, steps=1000) for p in plan.phases))
+        steps = part.work.max_tokens
+        return replace(plan, phases=tuple(replace(p, steps=steps) for p in plan.phases))
 
 
 async def test_a_texts_length_is_learned(open_house: OpenHouse) -> None:
     clock = MovedClock()
-    async with open_house(Brief(clock), clock=clock) as house:
+    async with open_house(Brief(clock), clock=clock, **ALONE) as house:
         seen = demands(house)
-        for name in ("a", "b"):
-            await house.run(name, "enhance_base", target_model="sdxl")
-    assert seconds(seen[1])["generate"] == (16 * STEP["generate"], 16 * STEP["generate"])
+        for name, bound in (("a", 1000), ("b", 1000), ("c", 10)):
+            await house.run(name, "enhance_base", target_model="sdxl", max_tokens=bound)
+    length, each = 16, STEP["generate"]
+    assert seconds(seen[1])["generate"] == (length * each, length * each)
+    assert seconds(seen[2])["generate"] == (10 * each, 10 * each)
 
 
 async def test_a_defect_in_a_run_does_not_end_the_learning(open_house: OpenHouse) -> None:
     clock = MovedClock()
     device = Timed(clock)
     device.fail("a", "denoise", 2, RuntimeError("a defect"))
-    async with open_house(device, clock=clock) as house:
+    async with open_house(device, clock=clock, **ALONE) as house:
         seen = demands(house)
         for name in ("a", "b", "c"):
             await house.run(name)
@@ -243,30 +266,49 @@ async def test_a_defect_in_a_run_does_not_end_the_learning(open_house: OpenHouse
 
 
 async def test_a_run_beside_a_move_teaches_nothing(open_house: OpenHouse) -> None:
+    """The VAE is loaded while the first job is denoised; then everything is there."""
     clock = MovedClock()
-    device = Timed(clock)
+    async with open_house(Timed(clock), clock=clock) as house:
+        seen = demands(house)
+        for name in ("a", "b", "c"):
+            assert (await house.run(name))["status"] == "completed"
+        await house.quiet()
+        assert (await metrics(house, "a"))["estimate_ratio"] is None
+        assert (await metrics(house, "b"))["estimate_ratio"] is not None
+        assert sample(house, "estimate_ratio_count", phase="decode") == 3
+        assert sample(house, "estimate_ratio_count", phase="denoise") == 2
+    assert seconds(seen[1])["denoise"] == (4 * EXPECTED, None)
+    assert seconds(seen[1])["decode"] == (3.0, 3.0)
+    assert seconds(seen[2])["denoise"] == (20.0, 20.0)
+
+
+async def test_texts_decoded_together_teach_their_length_alone(open_house: OpenHouse) -> None:
+    clock = MovedClock()
+    device = Timed(clock, units_max=2)
     hold = device.hold("a", "denoise", 1)
-    async with open_house(device, clock=clock) as house:
+    async with open_house(device, clock=clock, **ALONE) as house:
         seen = demands(house)
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
-        house.service.engine._watcher.before_move(m.Stage("wan.vae"))
-        house.service.engine._watcher.after_move(m.StageSucceeded("wan.vae"), 1.0)
+        for name in ("b", "c"):
+            await house.push("chat_queue", payload(name, "enhance_base", target_model="sdxl"))
+            await house.reached(name, "queued")
+        await turns()
         hold.release()
-        await house.ended("a")
-        await house.run("b")
-        await house.quiet()
-        assert (await metrics(house, "a"))["estimate_ratio"] is None
-        learned = seconds(seen[1])
-        assert learned["denoise"] == (4 * EXPECTED, None)
-        assert learned["encode"] == (2.0, 2.0)
+        for name in ("b", "c"):
+            assert (await house.ended(name))["status"] == "completed"
+            assert (await metrics(house, name))["estimate_ratio"] is None
+        await house.run("d", "enhance_base", target_model="sdxl", seed=1)
+        await house.run("e", "enhance_base", target_model="sdxl", seed=1)
+    texts = [seconds(demand)["generate"] for demand in seen[1:]]
+    assert texts == [(16 * EXPECTED, None)] * 3 + [(8.0, 8.0)]
 
 
 async def test_a_peak_beyond_the_plan_is_reserved_from_then_on(open_house: OpenHouse) -> None:
     clock = MovedClock()
     device = Timed(clock)
     device.peaks = {"denoise": 612, "decode": 10}
-    async with open_house(device, clock=clock) as house:
+    async with open_house(device, clock=clock, **ALONE) as house:
         seen = demands(house)
         await house.run("a")
         await house.run("b")
@@ -280,7 +322,7 @@ async def test_a_peak_beyond_the_plan_is_reserved_from_then_on(open_house: OpenH
 
 async def test_moves_are_learned_and_shown(open_house: OpenHouse) -> None:
     clock = MovedClock()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         unet = {"component": "sdxl.unet", "quantile": "0.5"}
         assert sample(house, "component_seconds", move="load", **unet) is None
         await house.run("a")
@@ -305,7 +347,7 @@ async def test_moves_beside_each_other_teach_nothing(open_house: OpenHouse) -> N
 
 async def test_ends_are_held_against_the_first_eta(open_house: OpenHouse) -> None:
     clock = MovedClock()
-    async with open_house(Timed(clock), clock=clock) as house:
+    async with open_house(Timed(clock), clock=clock, **ALONE) as house:
         assert house.service.health()["eta_calibration"]["parts"] == 0
         await house.run("a")
         await house.run("c", enhance="base")
@@ -320,7 +362,7 @@ async def test_an_eta_never_rises_while_nothing_happens(open_house: OpenHouse) -
     clock = MovedClock()
     device = Timed(clock)
     hold = device.hold("a", "denoise", 1)
-    async with open_house(device, clock=clock) as house:
+    async with open_house(device, clock=clock, **ALONE) as house:
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         await house.push("wan_queue", payload("w", "wan_generate"))
