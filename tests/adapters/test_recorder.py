@@ -121,7 +121,7 @@ async def test_users_are_hashed_alike_within_a_recording_and_otherwise_in_the_ne
         assert b"anna" not in file.read_bytes()
         (turn,), _ = read(file)
         names.append([event.demand.user for event in turn.events])  # type: ignore[union-attr]
-        assert [event.demand.job for event in turn.events] == list("0123")  # type: ignore[union-attr]
+        assert [event.demand.job for event in turn.events] == list("0123")
     for users in names:
         assert users[:2] == users[2:]
         assert users[0] != users[1]

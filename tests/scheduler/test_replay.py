@@ -25,7 +25,7 @@ def replayed(turns: list[Turn], policy: str = "default") -> tuple[Replay, Differ
 def test_the_same_events_give_the_same_decisions(policy: str) -> None:
     turns = busy(header(policy))
     lines = [orjson.loads(orjson.dumps(encode(turn))) for turn in turns]
-    again, difference = replayed([decode(line, "it") for line in lines], policy)  # type: ignore[misc]
+    again, difference = replayed([decode(line, "it") for line in lines], policy)
     assert difference is None
     assert again.broke == ""
     assert again.turns == len(turns)
@@ -41,7 +41,7 @@ def test_another_policy_decides_otherwise() -> None:
 def planted(change: object) -> tuple[int, list[Turn]]:
     """The number of a turn that starts something, and all turns with that one changed."""
     turns = busy(header())
-    place = next(n for n, t in enumerate(turns) if any(isinstance(c, m.Start) for c in t.commands))  # type: ignore[union-attr]
+    place = next(n for n, t in enumerate(turns) if any(isinstance(c, m.Start) for c in t.commands))
     turns[place] = change(turns[place])  # type: ignore[operator]
     return place + 1, turns
 
@@ -132,7 +132,7 @@ def test_failures_are_compared_without_their_words() -> None:
     assert isinstance(turns[-1].commands[0], m.Settle)  # type: ignore[index]
     text = orjson.dumps([encode(turn) for turn in turns]).decode()
     assert "pear" not in text
-    again, difference = replayed([decode(encode(turn), "it") for turn in turns])  # type: ignore[misc]
+    again, difference = replayed([decode(encode(turn), "it") for turn in turns])
     assert difference is None
     assert again.commands == 2
 
