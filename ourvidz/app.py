@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import metadata
 
 import anyio
 import httpx
 
+from ourvidz import __version__
 from ourvidz.adapters.admission import AdmitAll
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
+from ourvidz.adapters.estimates import ESTIMATES_SCHEMA, SqliteMeasurements
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
 from ourvidz.adapters.notify_http import HttpNotifier, callback_client
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
+from ourvidz.adapters.recorder import FileRecorder
 from ourvidz.adapters.references import GuardedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
@@ -23,6 +27,9 @@ from ourvidz.config.urls import local_url
 from ourvidz.ports import AssetStore, Clock, Executor, Notifier
 from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
+
+# Those that compute; their versions are read without importing them, which takes seconds.
+_LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 @asynccontextmanager
@@ -42,7 +49,7 @@ async def open_service(
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
         # First of all: a second service must be refused before it takes seconds and memory.
-        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA)
+        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA, ESTIMATES_SCHEMA)
         stack.push_async_callback(database.aclose)
         executor = executor or _device(settings)
         await executor.open()
@@ -50,6 +57,10 @@ async def open_service(
         if settings.callback.url:
             client = await stack.enter_async_context(callback_client())
             notifier = _notifier(settings, client)
+        recorder = None
+        if settings.recorder.path is not None:
+            recorder = FileRecorder(settings.recorder.path, settings.recorder)
+            stack.push_async_callback(recorder.aclose)
         pop_sides = {name: queue.pop_side for name, queue in settings.queues.items()}
         ports = Ports(
             source=EmbeddedQueues(database, clock, pop_sides),
@@ -61,8 +72,18 @@ async def open_service(
             admission=AdmitAll(),
             notifier=notifier,
             clock=clock,
+            measurements=SqliteMeasurements(database),
+            versions=_versions(executor),
+            recorder=recorder,
         )
         yield build_service(settings, ports)
+
+
+def _versions(executor: Executor) -> str:
+    """What seconds and bytes depend on beside the work: another version starts to learn anew."""
+    libraries = [f"{name} {metadata.version(name)}" for name in _LIBRARIES]
+    device = str(executor.snapshot().get("name", ""))
+    return ", ".join([f"ourvidz {__version__}", *libraries, device])
 
 
 def _device(settings: Settings) -> Executor:

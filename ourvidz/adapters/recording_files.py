@@ -136,10 +136,11 @@ class RecordingFiles:
         return self._size if found < 0 else start + found + 1
 
     def _next_file(self) -> None:
+        path = self._folder / file_name(Place(self._recording, self._number + 1))
+        file = self._open_file(path)  # if it fails, the file before gets the last line
         self.close()
+        self._file, self._size = file, 0
         self._number += 1
-        path = self._folder / file_name(Place(self._recording, self._number))
-        self._file, self._size = self._open_file(path), 0
         self._prune(path)
         self._append(self._first_line(self._number))
 

@@ -129,11 +129,16 @@ class Job(BaseModel):
     error: JobError | None
     progress: float = Field(description="0 to 100.")
     queue_position: int | None = Field(description="From 1; 0 while it runs.")
-    eta_seconds: float | None = Field(description="Until it is expected to end.")
+    eta_seconds: float | None = Field(description="Until it is expected to end: the median.")
+    eta_p90_seconds: float | None = Field(description="As above: nine of ten end before.")
     created_at: str | None
     started_at: str | None
     completed_at: str | None
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = Field(
+        description="`attempts`; once it was planned `steps_done`, `steps_total`, `run_seconds` on "
+        "the device and `estimated_run_seconds`, as expected before with the device to itself; and "
+        "`estimate_ratio`, where it had the device to itself."
+    )
     urls: JobUrls
 
 
@@ -149,6 +154,11 @@ class Health(BaseModel):
     endpoints: list[str]
     capabilities: dict[str, Any]
     alarms: list[str] = Field(description="What an operator has to look at.")
+    eta_calibration: dict[str, Any] | None = Field(
+        None,
+        description="Of the last parts that ended: how many, the share that ended within the 90th "
+        "percentile of the first ETA, and the median of actual to expected time.",
+    )
 
 
 class Processes(BaseModel):

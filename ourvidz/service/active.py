@@ -37,22 +37,29 @@ class ActiveJob:
     """What one job is doing right now. ``part`` and ``phase`` are indices, ``step`` counts the
     steps done in that phase; ``stop_step`` is ``steps_done`` when the stop was asked for.
 
-    ``scheduled`` from the moment its part is on the way to the scheduler until it is settled.
-    ``ran`` when the last part has been. ``exhausted`` if it may not be started again: its runs were
-    cut off too often. ``decided`` once it is certain how the job leaves, which is then being
-    written down; ``left`` when it has.
+    ``arrived``: when its first part came to the scheduler. ``scheduled`` from the moment its part
+    is on the way to the scheduler until it is settled.
+    ``ran`` when the last part has been. ``planned`` are the phases as the executor planned them,
+    ``phases`` with what was learned of such phases. ``run_seconds`` is what its runs have taken,
+    ``undisturbed`` as long as each of them had the device to itself and none failed. ``exhausted``
+    if it may not be started again: its runs were cut off too often. ``decided`` once it is certain
+    how the job leaves, which is then being written down; ``left`` when it has.
     """
 
     spec: JobSpec
     claimed: Claimed
     log: EventLog
     state: JobState = JobState.CLAIMED
+    planned: list[tuple[Phase, ...]] = field(default_factory=list)
+    arrived: float | None = None
     phases: list[tuple[Phase, ...]] = field(default_factory=list)
     part: int = 0
     phase: int = 0
     step: int = 0
     scheduled: bool = False
     ran: bool = False
+    run_seconds: float = 0.0
+    undisturbed: bool = True
     exhausted: bool = False
     decided: bool = False
     stop: StopReason | None = None
@@ -111,11 +118,18 @@ class ActiveJob:
         }
 
     def metrics(self) -> Mapping[str, Any]:
-        """Counts for the API; ``cancel_requested_step`` is ``None`` unless a stop was asked for."""
+        """Counts and seconds for the API; ``cancel_requested_step`` is ``None`` unless a stop was
+        asked for, ``estimate_ratio`` unless the last part has run and nothing disturbed a run:
+        estimates are of phases that have the device to themselves."""
+        estimated = sum(phase.seconds for part in self.phases for phase in part)
+        comparable = self.ran and self.undisturbed and estimated > 0
         return {
             "steps_done": self.steps_done,
             "steps_total": self.steps_total,
             "cancel_requested_step": self.stop_step,
+            "run_seconds": round(self.run_seconds, 3),
+            "estimated_run_seconds": round(estimated, 3),
+            "estimate_ratio": round(self.run_seconds / estimated, 3) if comparable else None,
         }
 
     def reach(self, phase: int, step: int) -> None:

@@ -13,17 +13,23 @@ from ourvidz.ports import (
     Executor,
     JobSource,
     Journal,
+    Measurements,
     Notifier,
+    PeakMeter,
+    Recorder,
     References,
     Renderer,
 )
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.calibration import Calibration, Forecasts
+from ourvidz.service.company import Company
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.engine import Engine
+from ourvidz.service.estimates import Estimates, Hardware
 from ourvidz.service.events import Events
 from ourvidz.service.flow import Flow
-from ourvidz.service.health import Alarms, Heartbeat, Metrics
+from ourvidz.service.health import RECORDING_STOPPED, Alarms, Heartbeat, Metrics
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.produce import Production
@@ -32,13 +38,16 @@ from ourvidz.service.runs import Runs
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
 from ourvidz.wire import Rules
-from scheduler import Scheduler
+from scheduler.recording import VERSION, Header
+from scheduler.replay import scheduler_of
 from scheduler.types import Budget, Links
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The adapters of one service. ``notifier`` is ``None`` where no callbacks are sent."""
+    """The adapters of one service. ``notifier`` is ``None`` where no callbacks are sent,
+    ``recorder`` where nothing is recorded; ``versions`` names the software and the device that
+    measurements depend on."""
 
     source: JobSource
     journal: Journal
@@ -49,30 +58,38 @@ class Ports:
     admission: Admission
     notifier: Notifier | None
     clock: Clock
+    measurements: Measurements
+    versions: str
+    recorder: Recorder | None
 
 
 class _Shared:
     """What every part of one service writes to."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, ports: Ports) -> None:
         self.room = Signal()
         self.events = Events()
         self.metrics = Metrics()
         self.alarms = Alarms()
         self.roster = Roster(self.events, self.room)
+        self.calibration = Calibration(ports.clock, self.metrics)
+        self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
 
 
 def build_service(settings: Settings, ports: Ports) -> Service:
     """A service that is ready to run; nothing has been started."""
-    shared = _Shared()
-    demands = Demands(ports.clock)
+    shared = _Shared(settings, ports)
+    header = _header(settings, ports)
+    if ports.recorder is not None:
+        ports.recorder.begin(header, lambda: shared.alarms.ring(RECORDING_STOPPED))
     engine = Engine(
-        _scheduler(settings, ports.executor),
+        scheduler_of(header),
         ports.executor,
         ports.clock,
         settings.service.inbox_events,
-        Runs(ports.source, ports.journal, shared.roster, demands, shared.metrics, shared.alarms),
+        _runs(ports, shared),
         shared.room,
+        ports.recorder,
     )
     delivery = _delivery(settings, ports, shared)
 
@@ -80,7 +97,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         await service.stop_job(job, "backend")
 
     reporter = ProgressReporter(ports.notifier, settings.callback, skipped)
-    flow = _flow(settings, ports, shared, engine, demands, delivery, reporter)
+    flow = _flow(settings, ports, shared, engine, delivery, reporter)
     service = Service(
         settings=settings,
         rules=flow.rules,
@@ -88,6 +105,8 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         journal=ports.journal,
         executor=ports.executor,
         engine=engine,
+        forecasts=Forecasts(engine, shared.roster, ports.clock, shared.calibration, shared.room),
+        estimates=shared.estimates,
         roster=shared.roster,
         intake=_intake(settings, ports, shared, engine, flow),
         delivery=delivery,
@@ -101,17 +120,46 @@ def build_service(settings: Settings, ports: Ports) -> Service:
     return service
 
 
-def _scheduler(settings: Settings, executor: Executor) -> Scheduler:
+def _header(settings: Settings, ports: Ports) -> Header:
+    """How the scheduler is made, which is also what a recording begins with."""
     device, links = settings.device, settings.links
-    return Scheduler(
-        executor.components,
-        Budget(device.budget_bytes - device.reserve_bytes, device.host_budget_bytes),
-        Links(
+    return Header(
+        version=VERSION,
+        components=tuple(ports.executor.components),
+        staged=(),
+        budget=Budget(device.budget_bytes - device.reserve_bytes, device.host_budget_bytes),
+        links=Links(
             links.disk_to_host_bytes_per_second,
             links.host_to_device_bytes_per_second,
             links.fixed_seconds,
         ),
-        scheduler_settings(settings.scheduler),
+        settings=scheduler_settings(settings.scheduler),
+        policy="default",
+        wall=ports.clock.wall(),
+        monotonic=ports.clock.monotonic(),
+    )
+
+
+def _hardware(settings: Settings, ports: Ports) -> Hardware:
+    return Hardware(
+        ports.versions,
+        {name: model.dtype for name, model in settings.models.items()},
+        {component.name: component.weight_bytes for component in ports.executor.components},
+        settings.device.budget_bytes - settings.device.reserve_bytes,
+    )
+
+
+def _runs(ports: Ports, shared: _Shared) -> Runs:
+    return Runs(
+        source=ports.source,
+        journal=ports.journal,
+        roster=shared.roster,
+        estimates=shared.estimates,
+        calibration=shared.calibration,
+        company=Company(),
+        metrics=shared.metrics,
+        alarms=shared.alarms,
+        meter=ports.executor if isinstance(ports.executor, PeakMeter) else None,
     )
 
 
@@ -137,7 +185,6 @@ def _flow(
     ports: Ports,
     shared: _Shared,
     engine: Engine,
-    demands: Demands,
     delivery: Delivery,
     reporter: ProgressReporter,
 ) -> Flow:
@@ -152,7 +199,7 @@ def _flow(
         production=Production(ports.renderer, ports.journal, ports.clock, engine.step_reached),
         engine=engine,
         roster=shared.roster,
-        demands=demands,
+        demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),
         delivery=delivery,
         reporter=reporter,
         alarms=shared.alarms,

@@ -1,66 +1,49 @@
-"""What the scheduler is told of a job, and how long its steps are expected to take."""
+"""What the scheduler is told of a job."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from ourvidz.jobs import ImageWork, TextWork, VideoWork, Work
+from ourvidz.config.settings import Deadlines
+from ourvidz.jobs import ImageWork, VideoWork, Work
 from ourvidz.ports import Clock, Part
+from ourvidz.service.active import ActiveJob, part_id
+from ourvidz.service.estimates import Estimates
 from scheduler.types import Demand, Phase
 
-# How much one more observation counts; the rest is what was learned before.
-_WEIGHT = 0.3
-# Callers choose sizes freely; the shapes that were not seen for longest are forgotten.
-_SHAPES_MAX = 4096
 
-Shape = tuple[str, str, int]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Demands:
-    """Builds demands; learns seconds a step for each (type, phase, shape) from finished phases."""
+    """Builds demands; no prompt enters one."""
 
     clock: Clock
-    _learned: dict[Shape, float] = field(default_factory=dict)
+    estimates: Estimates
+    deadlines: Deadlines
 
-    def demand(self, part: Part, phases: tuple[Phase, ...]) -> Demand:
-        """The part's demand, with expected seconds from what was learned."""
-        now = self.clock.monotonic()
-        limit = part.spec.deadline_seconds
+    def demand(self, job: ActiveJob, part: Part, phases: tuple[Phase, ...]) -> Demand:
+        """The demand of the part at hand, with what was learned of such phases in the place of the
+        plan's. The second part of a chain counts from when the first one came."""
+        spec = job.spec
+        if job.arrived is None:
+            job.arrived = self.clock.monotonic()
+        kind = _kind(part.work)
+        limit = spec.deadline_seconds
+        if limit is None:
+            limit = getattr(self.deadlines, kind)
         return Demand(
             job=part.id,
-            phases=tuple(replace(p, seconds=self._seconds(part.work, p)) for p in phases),
-            job_class=part.spec.job_class,
-            user=str(part.spec.user_id),
-            arrival=now,
-            deadline=None if limit is None else now + limit,
+            phases=tuple(self.estimates.phase(part.work, phase) for phase in phases),
+            job_class=spec.job_class,
+            user=str(spec.user_id),
+            arrival=job.arrived,
+            deadline=job.arrived + limit,
+            kind=kind,
+            follows=part_id(spec, job.part - 1) if job.part else None,
+            followed=job.part + 1 < len(spec.works),
         )
 
-    def observe(self, work: Work, phase: Phase, seconds: float) -> None:
-        """A phase that ran from its beginning to its end took so long."""
-        key = _shape(work, phase)
-        new = seconds / max(1, phase.steps)
-        old = self._learned.pop(key, new)
-        self._learned[key] = old + _WEIGHT * (new - old)
-        if len(self._learned) > _SHAPES_MAX:
-            del self._learned[next(iter(self._learned))]
 
-    def snapshot(self) -> Mapping[str, float]:
-        """Seconds a step by type, phase and shape."""
-        return {f"{a} {b} {c}": s for (a, b, c), s in sorted(self._learned.items())}
-
-    def _seconds(self, work: Work, phase: Phase) -> float:
-        learned = self._learned.get(_shape(work, phase))
-        return phase.seconds if learned is None else learned * phase.steps
-
-
-def _shape(work: Work, phase: Phase) -> Shape:
-    """Jobs of one shape take the same time a step: size in pixels over all images or frames."""
-    match work:
-        case ImageWork():
-            return ("sdxl", phase.name, work.width * work.height * work.images)
-        case VideoWork():
-            return ("wan", phase.name, work.width * work.height * work.frames)
-        case TextWork():
-            return (f"qwen_{work.model}", phase.name, 0)
+def _kind(work: Work) -> str:
+    if isinstance(work, ImageWork):
+        return "image"
+    return "video" if isinstance(work, VideoWork) else "text"

@@ -149,11 +149,18 @@ class Flow:
                 await self.source.hand_back(job.claimed.claim_id)
                 log.info("job_handed_back")
                 return None
-            result = replace(result, metrics=job.metrics())
+            metrics = job.metrics()
+            result = replace(result, metrics=metrics)
             await self.journal.finish(spec.id, result, answer=job.stop != "backend")
             if job.exhausted and result.status == "failed":
                 await self.source.dead_letter(job.claimed.claim_id, "its runs were cut off")
-            log.info("job_ended", status=result.status, seconds=result.generation_seconds)
+            log.info(
+                "job_ended",
+                status=result.status,
+                seconds=result.generation_seconds,
+                run_seconds=metrics["run_seconds"],
+                estimated_run_seconds=metrics["estimated_run_seconds"],
+            )
             if result.error is not None:
                 log.warning("job_error", code=result.error.code.value, reason=result.error.message)
         return str(spec.id)
@@ -224,7 +231,8 @@ class Flow:
         part = Part(part_id(job.spec, job.part), job.spec, work, references, spool)
         try:
             plan = await self.executor.plan(part)
-            demand = self.demands.demand(part, plan.phases)
+            demand = self.demands.demand(job, part, plan.phases)
+            job.planned.append(plan.phases)
             job.phases.append(demand.phases)
             self.production.begin(job, part, plan.warnings)
             self.executor.begin(part, self.production.sink(job))

@@ -14,6 +14,8 @@ from ourvidz.ports import Clock
 
 # One minute of beats at the default period: enough for a p99.
 _BEATS = 600
+# Of what was measured to what was expected.
+_RATIOS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 # The alarms. A job met a defect of ours and was answered as failed.
 JOB_DEFECT: Final = "job_defect"
@@ -25,6 +27,8 @@ QUEUE_UNAVAILABLE: Final = "queue_unavailable"
 DELIVERY_BROKE: Final = "delivery_broke"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.
 COMPONENT_FAILED: Final = "component_failed"
+# The scheduler's turns are not recorded any more, as the disk is full or too slow.
+RECORDING_STOPPED: Final = "recording_stopped"
 # Callbacks were given up and are kept as dead.
 PARKED_CALLBACKS: Final = "parked_callbacks"
 
@@ -102,6 +106,33 @@ class Metrics:
             "ourvidz_component_moves",
             "Components staged, loaded, evicted and unstaged, by terminal event.",
             ("event",),
+            registry=self.registry,
+        )
+        self.estimate_ratio = Histogram(
+            "ourvidz_estimate_ratio",
+            "Seconds of a phase to those expected, where it had the device to itself, by phase.",
+            ("phase",),
+            buckets=_RATIOS,
+            registry=self.registry,
+        )
+        self.component_seconds = Gauge(
+            "ourvidz_component_seconds",
+            "What staging and loading a component takes, as learned.",
+            ("component", "move", "quantile"),
+            registry=self.registry,
+        )
+        self.eta_ratio = Histogram(
+            "ourvidz_eta_ratio",
+            "Seconds from a part's arrival at the scheduler to its end, to its first ETA.",
+            buckets=_RATIOS,
+            registry=self.registry,
+        )
+        self.etas = Counter(
+            "ourvidz_etas", "Parts that ended and had an ETA.", registry=self.registry
+        )
+        self.etas_within_p90 = Counter(
+            "ourvidz_etas_within_p90",
+            "Of those, the parts that ended within the 90th percentile of their first ETA.",
             registry=self.registry,
         )
         self.device_reserved = Gauge(

@@ -38,11 +38,15 @@ class Inbox:
         self._steps[event.lease] = event
         self._ready.set()
 
-    async def get(self) -> Event:
-        """The next event: requests and terminal events in order of arrival, then progress."""
+    async def get(self, most: int) -> list[Event]:
+        """What is there, at least one event and no more than ``most``: requests and terminal events
+        in order of arrival, then progress."""
         while not self._events and not self._steps:
             self._ready = anyio.Event()
             await self._ready.wait()
+        return [self._pop() for _ in range(min(most, len(self)))]
+
+    def _pop(self) -> Event:
         if not self._events:
             return self._steps.pop(next(iter(self._steps)))
         if self._waiting_room.popleft():

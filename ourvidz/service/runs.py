@@ -7,33 +7,48 @@ from dataclasses import dataclass
 import structlog
 
 from ourvidz.jobs import JobState
-from ourvidz.ports import JobSource, Journal
-from ourvidz.service.active import Roster
-from ourvidz.service.demand import Demands
+from ourvidz.ports import JobSource, Journal, PeakMeter
+from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.calibration import Calibration
+from ourvidz.service.company import Company, Stretch
+from ourvidz.service.engine import Move
+from ourvidz.service.estimates import Estimates
 from ourvidz.service.health import COMPONENT_FAILED, Alarms, Metrics
+from ourvidz.service.shapes import open_ended
 from scheduler.messages import (
+    Aborted,
     Event,
+    Evicted,
     LoadFailed,
     LoadSucceeded,
+    Paused,
     PhaseFinished,
     Settle,
     StageFailed,
+    StageSucceeded,
+    Unstaged,
 )
 from scheduler.types import Lease
 
 log = structlog.get_logger()
 
+Moved = StageSucceeded | StageFailed | LoadSucceeded | LoadFailed | Aborted | Evicted | Unstaged
+
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """``engine.RunWatcher`` over the journal and the roster."""
+    """``engine.RunWatcher`` over the journal and the roster; ``meter`` where the executor counts
+    the device's bytes."""
 
     source: JobSource
     journal: Journal
     roster: Roster
-    demands: Demands
+    estimates: Estimates
+    calibration: Calibration
+    company: Company
     metrics: Metrics
     alarms: Alarms
+    meter: PeakMeter | None
 
     async def before_run(self, lease: Lease) -> None:
         """A job that kills the process must have been counted before it did."""
@@ -42,24 +57,72 @@ class Runs:
             await self.source.count_attempt(job.claimed.claim_id)
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
+        self.company.run_began(lease)
 
-    def after_run(self, lease: Lease, event: Event, seconds: float | None) -> None:
+    def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
         job = self.roster.of_part(lease.job)
-        if job is not None and isinstance(event, PhaseFinished):
+        reached = 0 if job is None else _reached(job, lease, event)
+        stretch = self.company.run_ended(lease, event, seconds, reached)
+        if job is None:
+            return
+        job.run_seconds += seconds
+        job.undisturbed = job.undisturbed and stretch.undisturbed
+        self._learn(job, lease, stretch, seconds)
+        if isinstance(event, PhaseFinished):
+            self._compare(job, lease, stretch, reached)
             job.phase, job.step = lease.phase + 1, 0
-            if seconds is not None:
-                phase = job.phases[job.part][lease.phase]
-                self.demands.observe(job.spec.works[job.part], phase, seconds)
 
-    def after_move(self, event: Event) -> None:
+    def before_move(self, command: Move) -> None:
+        self.company.move_began(command.component)
+
+    def after_move(self, event: Event, seconds: float) -> None:
+        assert isinstance(event, Moved), f"{event!r} ends no move"
+        alone = self.company.move_ended(event.component)
         if isinstance(event, StageFailed | LoadFailed):
             log.error("component_failed", component=event.component, reason=event.detail)
             self.alarms.ring(f"{COMPONENT_FAILED}:{event.component}")
         elif isinstance(event, LoadSucceeded):
             self.alarms.silence(f"{COMPONENT_FAILED}:{event.component}")
+        if alone and isinstance(event, StageSucceeded):
+            self.estimates.staged(event.component, seconds)
+        elif alone and isinstance(event, LoadSucceeded):
+            self.estimates.loaded(event.component, seconds)
         self.metrics.component_moves.labels(type(event).__name__).inc()
 
     def on_settle(self, settle: Settle) -> None:
+        self.company.forget(settle.job)
+        self.calibration.settled(settle)
         job = self.roster.of_part(settle.job)
         if job is not None:
             job.settle(settle)
+
+    def _learn(self, job: ActiveJob, lease: Lease, stretch: Stretch, seconds: float) -> None:
+        """From a run that had the device to itself."""
+        if not stretch.undisturbed:
+            return
+        work = job.spec.works[job.part]
+        if stretch.steps:
+            phase = job.phases[job.part][lease.phase]
+            self.estimates.ran(work, phase, stretch.steps, seconds)
+        peak_bytes = None if self.meter is None else self.meter.peak_bytes(lease)
+        if peak_bytes is not None:
+            self.estimates.peaked(work, job.planned[job.part][lease.phase], peak_bytes)
+
+    def _compare(self, job: ActiveJob, lease: Lease, stretch: Stretch, reached: int) -> None:
+        """What a phase took with what was expected."""
+        phase = job.phases[job.part][lease.phase]
+        self.estimates.ended(job.spec.works[job.part], phase, reached)
+        if stretch.whole is not None and phase.seconds:
+            ratio = stretch.whole / phase.seconds
+            self.metrics.estimate_ratio.labels(phase.name).observe(ratio)
+
+
+def _reached(job: ActiveJob, lease: Lease, event: Event) -> int:
+    """The steps of the leased phase that are done, after a run that left them done."""
+    match event:
+        case Paused(step=step):
+            return step
+        case PhaseFinished():
+            whole = max(1, job.phases[job.part][lease.phase].steps)
+            return job.step if open_ended(job.spec.works[job.part]) else whole
+    return 0

@@ -16,8 +16,10 @@ from ourvidz.config.settings import Settings
 from ourvidz.jobs import InvalidJob, JobError, JobResult, JobSpec, JobState
 from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known
 from ourvidz.service.active import ActiveJob, Roster, StopReason
+from ourvidz.service.calibration import Forecasts
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.engine import Engine, Place
+from ourvidz.service.estimates import Estimates, Quantiles
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.faults import CANCELLED
 from ourvidz.service.health import PARKED_CALLBACKS, Alarms, Heartbeat, Metrics
@@ -60,6 +62,8 @@ class Service:
     journal: Journal
     executor: Executor
     engine: Engine
+    forecasts: Forecasts
+    estimates: Estimates
     roster: Roster
     intake: Intake
     delivery: Delivery
@@ -78,10 +82,13 @@ class Service:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop``, then drain. Started once the queues are being consumed."""
         async with anyio.create_task_group() as tasks:
+            await self.estimates.recall()
             await self._recover(tasks)
             self._tasks = tasks
             self._recovered.set()
             tasks.start_soon(self.engine.run)
+            tasks.start_soon(self.forecasts.watch)
+            tasks.start_soon(self.estimates.keep)
             tasks.start_soon(self.heartbeat.beat)
             tasks.start_soon(self.leases.renew)
             tasks.start_soon(self.leases.reap)
@@ -91,6 +98,7 @@ class Service:
             task_status.started()
             await self._stop.wait()
             await self._drain()
+            await self.estimates.flush()
             self._tasks = None
             tasks.cancel_scope.cancel()
 
@@ -196,6 +204,7 @@ class Service:
             "status": state,
             "worker_id": self.settings.service.worker_id,
             "loop_lag_seconds": self.heartbeat.lag_seconds(),
+            "eta_calibration": self.forecasts.calibration.summary(),
             "active_jobs": len(self.roster),
             "undelivered_jobs": self.delivery.pending,
             "parked_callbacks": self.delivery.parked,
@@ -205,7 +214,7 @@ class Service:
 
     def processes(self) -> Mapping[str, Any]:
         """What is resident, what runs, and every job that is held."""
-        places = self.engine.places()
+        places = self.forecasts.places()
         jobs = [
             {
                 "id": str(job.id),
@@ -225,6 +234,13 @@ class Service:
         self.metrics.waiting_jobs.set(len(snapshot["waiting"]))
         self.metrics.undelivered.set(self.delivery.pending)
         self.metrics.parked.set(self.delivery.parked)
+        for component in snapshot["components"]:
+            self._show("stage", component, self.estimates.stage_seconds(component))
+            self._show("load", component, self.estimates.load_seconds(component))
+
+    def _show(self, move: str, component: str, learned: Quantiles | None) -> None:
+        for quantile, seconds in zip(("0.5", "0.9"), learned or (), strict=False):
+            self.metrics.component_seconds.labels(component, move, quantile).set(seconds)
 
     async def _record(self, job_id: str) -> JobRecord | None:
         try:
@@ -236,7 +252,7 @@ class Service:
         active = self.roster.get(record.spec.id)
         place = Place()
         if active is not None:
-            place = self.engine.places().get(active.part_id, place)
+            place = self.forecasts.places().get(active.part_id, place)
         return job_data(record, active, place, base_url)
 
     async def _recover(self, tasks: TaskGroup) -> None:

@@ -121,7 +121,7 @@ async def test_users_are_hashed_alike_within_a_recording_and_otherwise_in_the_ne
         assert b"anna" not in file.read_bytes()
         (turn,), _ = read(file)
         names.append([event.demand.user for event in turn.events])  # type: ignore[union-attr]
-        assert [event.demand.job for event in turn.events] == list("0123")  # type: ignore[union-attr]
+        assert [event.demand.job for event in turn.events] == list("0123")
     for users in names:
         assert users[:2] == users[2:]
         assert users[0] != users[1]
@@ -231,6 +231,44 @@ async def test_a_full_disk_ends_the_recording_with_a_last_line(tmp_path: Path, s
     (full,) = files_in(tmp_path / "full")
     assert full.read_bytes().endswith(LAST_LINE)
     assert alarm.rung == 1
+
+
+class Faulty(FileIO):
+    """A disk that fails once in the middle of a line, and has room."""
+
+    fails = 2
+
+    def write(self, data: Any) -> int:
+        type(self).fails -= 1
+        if self.fails == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(bytes(data[:-10] if self.fails == 1 else data)) or 0
+
+
+async def test_a_line_that_was_half_written_is_taken_back(tmp_path: Path) -> None:
+    alarm, kind = Alarm(), type("FaultyDisk", (Faulty,), {"fails": 3})
+    async with recording(tmp_path, alarm, open_file=lambda path: kind(path, "x+")) as recorder:
+        recorder.turn(TURNS[0])
+        with anyio.fail_after(LIMIT):
+            await alarm.heard.wait()
+    assert read(tmp_path) == ([], "it ends: EIO")
+
+
+async def test_a_disk_without_room_for_another_file(tmp_path: Path) -> None:
+    def open_first(path: Path) -> FileIO:
+        if path.name.endswith("-000002.jsonl"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_new(path)
+
+    alarm = Alarm()
+    async with recording(tmp_path, alarm, open_file=open_first, bytes_max=10_000) as recorder:
+        for turn in TURNS * 10:
+            recorder.turn(turn)
+        with anyio.fail_after(LIMIT):
+            await alarm.heard.wait()
+    turns, ending = read(tmp_path)
+    assert ending == "it ends: ENOSPC"
+    assert turns == (TURNS * 10)[: len(turns)]
 
 
 @pytest.mark.parametrize("room", [0, 100])

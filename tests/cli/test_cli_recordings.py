@@ -68,7 +68,7 @@ def test_a_recording_decides_as_it_did(cli: Cli, recording: Path) -> None:
 
 
 def test_the_first_difference_is_shown(cli: Cli, recording: Path) -> None:
-    place = next(n for n, turn in enumerate(TURNS) if m.Load("wan.transformer") in turn.commands)  # type: ignore[operator]
+    place = next(n for n, turn in enumerate(TURNS) if m.Load("wan.transformer") in turn.commands)
     planted = replace(TURNS[place], commands=(m.Load("sdxl.unet"),))
     written(recording, whole(header(), [*TURNS[:place], planted, *TURNS[place + 1 :]]))
     done = cli("replay", str(recording))

@@ -25,7 +25,7 @@ def replayed(turns: list[Turn], policy: str = "default") -> tuple[Replay, Differ
 def test_the_same_events_give_the_same_decisions(policy: str) -> None:
     turns = busy(header(policy))
     lines = [orjson.loads(orjson.dumps(encode(turn))) for turn in turns]
-    again, difference = replayed([decode(line, "it") for line in lines], policy)  # type: ignore[misc]
+    again, difference = replayed([decode(line, "it") for line in lines], policy)
     assert difference is None
     assert again.broke == ""
     assert again.turns == len(turns)
@@ -41,7 +41,7 @@ def test_another_policy_decides_otherwise() -> None:
 def planted(change: object) -> tuple[int, list[Turn]]:
     """The number of a turn that starts something, and all turns with that one changed."""
     turns = busy(header())
-    place = next(n for n, t in enumerate(turns) if any(isinstance(c, m.Start) for c in t.commands))  # type: ignore[union-attr]
+    place = next(n for n, t in enumerate(turns) if any(isinstance(c, m.Start) for c in t.commands))
     turns[place] = change(turns[place])  # type: ignore[operator]
     return place + 1, turns
 
@@ -98,6 +98,22 @@ def test_a_turn_that_broke_it_and_does_not_now_is_a_difference() -> None:
     assert (difference.number, difference.expected) == (3, "it raised")
 
 
+def test_masters_that_were_there_are_not_staged_again() -> None:
+    made = replace(header(), staged=("sdxl.unet",))
+    commands = scheduler_of(made).handle(m.JobArrived(demand("j", "sdxl.unet")), 100.0)
+    assert commands[:1] == [m.Load("sdxl.unet")]
+
+
+@pytest.mark.parametrize("policy", CONTESTANTS)
+def test_a_policy_comes_with_its_eviction(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(
+        "scheduler.replay.Scheduler", lambda *_, eviction, **__: made.append(eviction)
+    )
+    scheduler_of(header(policy))
+    assert made == [CONTESTANTS[policy](SETTINGS).eviction]
+
+
 def test_a_policy_that_does_not_exist() -> None:
     with pytest.raises(InputError, match="policy is 'lifo', allowed: default, "):
         scheduler_of(header("lifo"))
@@ -116,7 +132,7 @@ def test_failures_are_compared_without_their_words() -> None:
     assert isinstance(turns[-1].commands[0], m.Settle)  # type: ignore[index]
     text = orjson.dumps([encode(turn) for turn in turns]).decode()
     assert "pear" not in text
-    again, difference = replayed([decode(encode(turn), "it") for turn in turns])  # type: ignore[misc]
+    again, difference = replayed([decode(encode(turn), "it") for turn in turns])
     assert difference is None
     assert again.commands == 2
 

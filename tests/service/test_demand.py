@@ -1,88 +1,95 @@
-"""What the scheduler is told of a job: its phases, with the seconds that such phases have taken."""
+"""What the scheduler is told of a job."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from support.learning import HARDWARE, IMAGES, PHASE, TEXT, VIDEO, Memory
 
-from ourvidz.jobs import ImageWork, JobSpec, JobType, TextWork, VideoWork, Work
-from ourvidz.ports import Part
-from ourvidz.service import demand as module
+from ourvidz.config.settings import Deadlines
+from ourvidz.jobs import JobSpec, JobType, Work
+from ourvidz.ports import Claimed, Part
+from ourvidz.service.active import ActiveJob
 from ourvidz.service.demand import Demands
-from scheduler.types import Phase
+from ourvidz.service.estimates import Estimates
+from ourvidz.service.events import EventLog
+from scheduler.types import Demand
 
-IMAGES = ImageWork("a", "", 64, 64, 2, 10, 5.0, 1)
-VIDEO = VideoWork("a", "", 64, 32, 5, 16, 10, 5.0, 5.0, 1)
-TEXT = TextWork("chat", "base", (), 100, 0.0, 1.0, 1)
-PHASE = Phase("denoise", ("c",), 100, 5.0, 10)
+pytestmark = pytest.mark.anyio
 
 
-class Noon:
+class Ticking:
+    """Noon, and a second later whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.now = 11.0
+
     def monotonic(self) -> float:
-        return 12.0
+        self.now += 1.0
+        return self.now
 
     def wall(self) -> float:
         return 0.0
 
 
-def part_of(work: Work, deadline: float | None = None) -> Part:
+def demands(estimates: Estimates | None = None) -> Demands:
+    known = estimates or Estimates(Memory(), HARDWARE)
+    return Demands(Ticking(), known, Deadlines(text=15.0, image=30.0, video=600.0))
+
+
+def active(*works: Work, deadline: float | None = None) -> ActiveJob:
     spec = JobSpec(
         id=UUID(int=1),
-        type=JobType.CHAT,
-        requested_type="chat",
+        type=JobType.SDXL_GENERATE,
+        requested_type="sdxl_generate",
         user_id=UUID(int=2),
         job_class="fast",
-        works=(work,),
+        works=works,
         digest="d",
         original_prompt="a secret",
         deadline_seconds=deadline,
     )
-    return Part("part", spec, work, {}, Path("x"))
+    return ActiveJob(spec, Claimed("q", "c", b"", 0), EventLog())
 
 
-def seconds(demands: Demands, work: Work, phase: Phase = PHASE) -> float:
-    return demands.demand(part_of(work), (phase,)).phases[0].seconds
+def demand(by: Demands, job: ActiveJob, part: int = 0) -> Demand:
+    job.part = part
+    work = job.spec.works[part]
+    return by.demand(job, Part(job.part_id, job.spec, work, {}, Path("x")), (PHASE,))
 
 
-def test_a_demand_says_what_counts_and_no_prompt() -> None:
-    demand = Demands(Noon()).demand(part_of(IMAGES, deadline=30), (PHASE,))
-    assert (demand.job, demand.job_class, demand.user) == ("part", "fast", str(UUID(int=2)))
-    assert (demand.arrival, demand.deadline, demand.phases) == (12.0, 42.0, (PHASE,))
-    assert "secret" not in repr(demand)
-    assert Demands(Noon()).demand(part_of(IMAGES), (PHASE,)).deadline is None
+async def test_a_demand_says_what_counts_and_no_prompt() -> None:
+    found = demand(demands(), active(IMAGES, deadline=40.0))
+    assert (found.job, found.job_class) == (str(UUID(int=1)), "fast")
+    assert (found.user, found.phases) == (str(UUID(int=2)), (PHASE,))
+    assert (found.arrival, found.deadline) == (12.0, 52.0)
+    assert "secret" not in repr(found)
 
 
-def test_the_seconds_of_a_step_are_learned_for_each_shape() -> None:
-    demands = Demands(Noon())
-    demands.observe(IMAGES, PHASE, 20.0)
-    assert seconds(demands, IMAGES) == pytest.approx(20.0)
-    assert seconds(demands, IMAGES, replace(PHASE, steps=5)) == pytest.approx(10.0)
-    assert seconds(demands, replace(IMAGES, width=32, images=4)) == pytest.approx(20.0)
-    for other in (replace(IMAGES, width=128), VIDEO, TEXT):
-        assert seconds(demands, other) == 5.0
-    assert seconds(demands, IMAGES, replace(PHASE, name="decode")) == 5.0
-    demands.observe(IMAGES, PHASE, 10.0)
-    assert 10.0 < seconds(demands, IMAGES) < 20.0
-    for _ in range(50):
-        demands.observe(IMAGES, PHASE, 10.0)
-    assert seconds(demands, IMAGES) == pytest.approx(10.0, rel=0.01)
-    assert list(demands.snapshot()) == ["sdxl denoise 8192"]
+@pytest.mark.parametrize(
+    ("work", "kind", "seconds"),
+    [(TEXT, "text", 15.0), (IMAGES, "image", 30.0), (VIDEO, "video", 600.0)],
+)
+async def test_a_kind_has_its_deadline(work: Work, kind: str, seconds: float) -> None:
+    found = demand(demands(), active(work))
+    assert (found.kind, found.deadline) == (kind, 12.0 + seconds)
 
 
-def test_a_phase_without_steps_is_one() -> None:
-    demands = Demands(Noon())
-    demands.observe(TEXT, replace(PHASE, steps=0), 3.0)
-    assert seconds(demands, TEXT, replace(PHASE, steps=1)) == pytest.approx(3.0)
+async def test_a_chain_counts_from_its_beginning_and_is_one_row() -> None:
+    by, job = demands(), active(TEXT, IMAGES)
+    first, second = demand(by, job, 0), demand(by, job, 1)
+    assert (first.followed, first.follows) == (True, None)
+    assert (second.followed, second.follows) == (False, first.job)
+    assert second.arrival == first.arrival == 12.0
+    assert second.deadline == 42.0
 
 
-def test_shapes_that_were_not_seen_for_longest_are_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "_SHAPES_MAX", 3)
-    demands = Demands(Noon())
-    for width in (8, 16, 24, 8, 32):
-        demands.observe(replace(IMAGES, width=width, height=1, images=1), PHASE, 1.0)
-    assert sorted(demands.snapshot()) == ["sdxl denoise 24", "sdxl denoise 32", "sdxl denoise 8"]
+async def test_a_demand_has_what_was_learned() -> None:
+    estimates = Estimates(Memory(), HARDWARE)
+    estimates.ran(IMAGES, PHASE, 10, 20.0)
+    estimates.ran(IMAGES, PHASE, 10, 30.0)
+    (phase,) = demand(demands(estimates), active(IMAGES)).phases
+    assert phase.seconds == pytest.approx(20.0)
+    assert phase.seconds_p90 == pytest.approx(30.0)

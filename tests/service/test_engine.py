@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from ourvidz.service.engine import Engine
 from ourvidz.service.signal import Signal
 from scheduler import Scheduler, SchedulerSettings
 from scheduler import messages as m
+from scheduler.recording import Header, Turn
 from scheduler.types import Budget, Component, Demand, Lease, Links, Outcome, Phase
 
 pytestmark = pytest.mark.anyio
@@ -32,24 +33,29 @@ class LoopClock:
 
 
 class Watcher:
-    """Notes what the engine tells it; ``fails`` in ``before_run``."""
+    """Notes what the engine tells it; ``fails`` in ``before_run`` of ``failing`` jobs."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []
         self.moved: list[str] = []
         self.settled = Signal()
         self.fails: Exception | None = None
+        self.failing: tuple[str, ...] = ("j",)
 
     async def before_run(self, lease: Lease) -> None:
         await anyio.lowlevel.checkpoint()
         self.told.append(("before", lease.phase))
-        if self.fails is not None:
+        if self.fails is not None and lease.job in self.failing:
             raise self.fails
 
-    def after_run(self, lease: Lease, event: m.Event, seconds: float | None) -> None:
-        self.told.append(("after", lease.phase, type(event).__name__, seconds is not None))
+    def after_run(self, lease: Lease, event: m.Event, seconds: float) -> None:
+        self.told.append(("after", lease.phase, type(event).__name__, seconds >= 0))
 
-    def after_move(self, event: m.Event) -> None:
+    def before_move(self, command: m.Stage | m.Load | m.Evict | m.Unstage) -> None:
+        self.moved.append(f"before {type(command).__name__}")
+
+    def after_move(self, event: m.Event, seconds: float) -> None:
+        assert seconds >= 0
         self.moved.append(type(event).__name__)
 
     def on_settle(self, settle: m.Settle) -> None:
@@ -89,20 +95,40 @@ def demand(job: str, *components: str) -> Demand:
     return Demand(job, phases, "normal", "user", 0.0)
 
 
+class Notes:
+    """``ports.Recorder`` in memory."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+
+    def begin(self, header: Header, stopped: Any) -> None:
+        raise AssertionError("whoever makes the scheduler begins")
+
+    def turn(self, turn: Turn) -> None:
+        self.turns.append(turn)
+
+
 @asynccontextmanager
 async def engine_over(
-    scheduler: Any, executor: Any, watcher: Watcher | None = None, inbox_events: int = 16
+    scheduler: Any,
+    executor: Any,
+    watcher: Watcher | None = None,
+    inbox_events: int = 16,
+    recorder: Notes | None = None,
 ) -> AsyncIterator[Engine]:
-    engine = Engine(scheduler, executor, LoopClock(), inbox_events, watcher or Watcher(), Signal())
+    watcher = watcher or Watcher()
+    engine = Engine(scheduler, executor, LoopClock(), inbox_events, watcher, Signal(), recorder)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(engine.run)
         yield engine
         tasks.cancel_scope.cancel()
 
 
-async def serve(scheduler: Any, executor: Any, event: m.Event) -> None:
+async def serve(
+    scheduler: Any, executor: Any, event: m.Event, recorder: Notes | None = None
+) -> None:
     """Until the engine stops by itself."""
-    async with engine_over(scheduler, executor) as engine:
+    async with engine_over(scheduler, executor, recorder=recorder) as engine:
         await engine.put(event)
         await anyio.sleep(LIMIT)
 
@@ -131,7 +157,8 @@ async def test_a_job_goes_through_its_phases() -> None:
         kinds = [type(command).__name__ for command in device.log]
         assert kinds.count("Start") == 2
         assert "Evict" in kinds
-        assert watcher.moved.count("LoadSucceeded") == 2
+        assert watcher.moved.count("LoadSucceeded") == watcher.moved.count("before Load") == 2
+        assert watcher.moved.index("before Load") < watcher.moved.index("LoadSucceeded")
         assert watcher.moved.count("Evicted") == kinds.count("Evict")
         assert [told for told in watcher.told if isinstance(told, tuple)] == [
             ("before", 0),
@@ -150,6 +177,8 @@ async def test_an_executor_that_raises_ends_its_command(kind: type) -> None:
         ended = await settled(watcher, 1)
         assert ended["bad"].outcome is Outcome.FAILED
         assert "ZeroDivisionError: defect" in ended["bad"].detail
+        if kind is not m.Start:
+            assert f"{kind.__name__}Failed" in watcher.moved, "books of moves are closed too"
         device.raises.clear()
         await engine.put(m.JobArrived(demand("good", "b")))
         assert (await settled(watcher, 2))["good"].outcome is Outcome.FINISHED
@@ -185,9 +214,8 @@ async def test_arrivals_under_way_use_up_credit() -> None:
         tasks.cancel_scope.cancel()
     assert engine.credit() == 2, "the one that gave up is not on its way any more"
     async with anyio.create_task_group() as commands:
-        for _ in range(2):
-            await engine._handle_next(commands)
-            assert engine.credit() == 2, "the scheduler counts it from here on"
+        await engine._handle_next(commands)
+        assert engine.credit() == 2, "the scheduler counts them from here on"
 
 
 class Timed:
@@ -195,14 +223,16 @@ class Timed:
 
     def __init__(self, *deadlines: float | None) -> None:
         self.deadlines = list(deadlines)
+        self.turns: list[tuple[m.Event, ...]] = []
         self.handled: list[tuple[m.Event, float]] = []
         self.changed = Signal()
 
     def deadline(self) -> float | None:
         return self.deadlines[0]
 
-    def handle(self, event: m.Event, now: float) -> list[m.Command]:
-        self.handled.append((event, now))
+    def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
+        self.turns.append(tuple(events))
+        self.handled += [(event, now) for event in self.turns[-1]]
         if len(self.deadlines) > 1:
             self.deadlines.pop(0)
         self.changed.notify()
@@ -243,11 +273,12 @@ async def test_an_event_that_comes_first_rearms_the_timer() -> None:
 
 async def test_requests_go_to_the_executor_at_once() -> None:
     requested: list[m.Command] = []
+    requests = [m.Pause(Lease(1, "x", 0)), m.Cancel(Lease(2, "y", 0)), m.Abort("c")]
 
     class Asking(Timed):
-        def handle(self, event: m.Event, now: float) -> list[m.Command]:
-            super().handle(event, now)
-            return [m.Pause(Lease(1, "x", 0)), m.Cancel(Lease(2, "y", 0))]
+        def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
+            super().handle_all(events, now)
+            return requests
 
     device = Scripted()
     device.request = requested.append  # type: ignore[method-assign, assignment]
@@ -255,15 +286,94 @@ async def test_requests_go_to_the_executor_at_once() -> None:
     async with engine_over(scheduler, device) as engine:
         await engine.put(m.CancelRequested("x"))
         await handled(scheduler, 1)
-        assert requested == [m.Pause(Lease(1, "x", 0)), m.Cancel(Lease(2, "y", 0))]
+        assert requested == requests
         assert list(device.log) == []
 
 
 async def test_a_scheduler_that_is_broken_stops_the_engine() -> None:
     class Broken(Timed):
-        def handle(self, event: m.Event, now: float) -> list[m.Command]:
+        def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
             raise RuntimeError("the books are wrong")
 
+    notes = Notes()
     with pytest.raises(ExceptionGroup) as caught:
-        await serve(Broken(None), Scripted(), m.CancelRequested("x"))
+        await serve(Broken(None), Scripted(), m.CancelRequested("x"), notes)
     assert caught.group_contains(RuntimeError, match="the books are wrong")
+    (last,) = notes.turns
+    assert (last.events, last.commands) == ((m.CancelRequested("x"),), None), "it shows how"
+
+
+async def test_what_is_there_at_one_moment_is_one_turn() -> None:
+    scheduler, notes = Timed(None), Notes()
+    async with engine_over(scheduler, Scripted(), inbox_events=1000, recorder=notes) as engine:
+        step = m.StepReached(Lease(1, "x", 0), 3)
+        engine.step_reached(step)
+        cancels = [m.CancelRequested(str(number)) for number in range(100)]
+        for event in cancels:
+            engine._inbox.put_terminal(event)  # without a wait in between
+        await handled(scheduler, 101)
+        assert scheduler.turns[0] == tuple(cancels[:64]), "a turn is bounded"
+        assert scheduler.turns[1:] == [(*cancels[64:], step)]
+        assert [turn.events for turn in notes.turns] == scheduler.turns
+        assert [turn.at for turn in notes.turns] == [scheduler.handled[n][1] for n in (0, 64)]
+
+
+class Starting(Timed):
+    """Starts a run of several jobs at the first event."""
+
+    def __init__(self, *commands: m.Command) -> None:
+        super().__init__(None)
+        self.commands = list(commands)
+
+    def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
+        super().handle_all(events, now)
+        found, self.commands = self.commands, []
+        return found
+
+
+A, B, C = Lease(1, "a", 0), Lease(2, "b", 0), Lease(3, "c", 0)
+
+
+@pytest.mark.parametrize("failing", [(), ("b",), ("a", "c"), ("a", "b", "c")])
+async def test_a_shared_run_begins_without_jobs_whose_books_fail(failing: tuple[str, ...]) -> None:
+    watcher, device = Watcher(), Scripted()
+    watcher.fails, watcher.failing = OSError("disk"), failing
+    scheduler = Starting(m.Start(A, 7, 3), m.Resume(B, 7, 3), m.Start(C, 7, 3))
+    async with engine_over(scheduler, device, watcher) as engine:
+        await engine.put(m.CancelRequested("x"))
+        ended = await handled(scheduler, 4)
+        left = 3 - len(failing)
+        begun = [m.Start(A, 7, left), m.Resume(B, 7, left), m.Start(C, 7, left)]
+        assert list(device.log) == [c for c in begun if c.lease.job not in failing]
+        failed = {e.lease.job for e in ended if isinstance(e, m.RunFailed)}
+        assert failed == set(failing)
+        kinds = [told[0] for told in watcher.told]
+        assert kinds == ["before"] * 3 + ["after"] * left
+
+
+async def test_those_who_join_a_run_are_told_apart_from_those_who_begin_it() -> None:
+    device = Scripted()
+    joining = [m.Start(A, 7), m.Start(B, 7), m.Start(C, 8)]
+    scheduler = Starting(*joining)
+    async with engine_over(scheduler, device) as engine:
+        await engine.put(m.CancelRequested("x"))
+        await handled(scheduler, 4)
+        assert list(device.log) == joining
+
+
+async def test_a_watcher_that_raises_costs_one_job() -> None:
+    class Raising(Watcher):
+        def after_run(self, lease: Lease, event: m.Event, seconds: float) -> None:
+            raise KeyError("books")
+
+        def before_move(self, command: m.Stage | m.Load | m.Evict | m.Unstage) -> None:
+            if command == m.Stage("b"):
+                raise KeyError("moves")
+
+    watcher = Raising()
+    async with engine_over(real(), Scripted(), watcher) as engine:
+        await engine.put(m.JobArrived(demand("j", "a")))
+        await engine.put(m.JobArrived(demand("k", "b")))
+        ended = await settled(watcher, 2)
+        assert "KeyError: 'books'" in ended["j"].detail
+        assert "KeyError: 'moves'" in ended["k"].detail

@@ -97,9 +97,9 @@ def library(folder, kind, device):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_given_frames_are_the_librarys(image_root, open_resident, ask, play, device, kind):
+def test_given_frames_are_the_librarys(image_root, open_resident, ask, play, device, aligned, kind):
     pipeline = open_resident(image_root / kind)
-    theirs = library(image_root / kind, kind, device)
+    theirs = aligned(library(image_root / kind, kind, device))
     for mode in MODES[kind]:
         request = ask(mode=mode, frames=5, steps=2)
         theirs.scheduler = UniPCMultistepScheduler.from_config(

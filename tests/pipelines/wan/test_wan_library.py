@@ -34,13 +34,13 @@ def load(cls, path, device, dtype=torch.float32):
 
 
 @pytest.fixture(scope="module")
-def library_t2v(wan_root, device):
-    return load(WanPipeline, wan_root / "wan-t2v", device)
+def library_t2v(wan_root, device, aligned):
+    return aligned(load(WanPipeline, wan_root / "wan-t2v", device))
 
 
 @pytest.fixture(scope="module")
-def library_vace(wan_root, device):
-    return load(WanVACEPipeline, wan_root / "wan-vace", device)
+def library_vace(wan_root, device, aligned):
+    return aligned(load(WanVACEPipeline, wan_root / "wan-vace", device))
 
 
 @pytest.fixture(scope="module")
@@ -148,11 +148,11 @@ def test_references_are_the_librarys(
 
 @pytest.mark.parametrize("mode", ["none", "start"])
 def test_bfloat16_keeps_what_the_library_keeps_in_fp32(
-    wan_root, open_resident, ask, play, device, mode
+    wan_root, open_resident, ask, play, device, mode, aligned
 ):
     name, cls = ("wan-t2v", WanPipeline) if mode == "none" else ("wan-vace", WanVACEPipeline)
     pipeline = open_resident(wan_root / name, "bfloat16")
-    library = load(cls, wan_root / name, device, torch.bfloat16)
+    library = aligned(load(cls, wan_root / name, device, torch.bfloat16))
     request = ask(mode=mode, frames=5)
     extra = {} if mode == "none" else conditioning(request)
     assert_same(play(pipeline, request), call(library, request, **extra), device)
