@@ -1,8 +1,8 @@
 """What if: the jobs of a recording as a workload, to be served once more by other rules.
 
 Each job that arrived is asked for again, with the demand that the scheduler was told; a phase that
-ran alone from its beginning to its end while nothing was brought in takes as long as it did. The
-second part of a chain comes when the first has ended. Left out are jobs that were cancelled, at
+ran alone from its beginning to its end while nothing was brought in takes as long as it did. A job
+that follows another comes when that one has ended. Left out are jobs that were cancelled, at
 whatever time, and those that the recorded card was too small for. A job that failed is asked for as
 any other: what-if knows no faults.
 
@@ -13,7 +13,6 @@ card's.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,22 +21,27 @@ from typing import Any
 from scheduler import fields
 from scheduler import messages as m
 from scheduler.errors import InputError
-from scheduler.profile import Profile, parse
+from scheduler.profile import parse
 from scheduler.recording import Header, Turn
-from scheduler.types import Demand, Lease, Outcome, Phase, Sharing
+from scheduler.types import Budget, Component, Demand, Lease, Links, Outcome, Phase, Sharing
 from scheduler.workload import Request, Workload, chain
 
 _LEFT_OUT = (Outcome.CANCELLED, Outcome.REFUSED)
-# The request's type by the model that its first component belongs to (the name before the dot). A
-# language model that is asked alone is chatted with.
-_TYPES = {"sdxl": "sdxl_generate", "wan": "wan_generate"}
-_TEXT_TYPES = {"qwen_base": "enhance_base", "qwen_instruct": "enhance_instruct"}
+# The type of a request, by the kind of its demand; enhancements are held to a chat's SLO.
+_TYPES = {"image": "sdxl_generate", "video": "wan_generate", "text": "chat"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedCosts(Profile):
-    """A profile whose demands are ready."""
+@dataclass(frozen=True, slots=True)
+class RecordedCosts:
+    """``profile.Costs`` with demands that are ready."""
 
+    budget: Budget
+    links: Links
+    links_naive: Links
+    copy_slowdown: float
+    paused_bytes: int
+    slo_seconds: Mapping[str, float]
+    components: tuple[Component, ...]
     demands: Mapping[str, Demand]
 
     def demand(self, request: Request) -> Demand:
@@ -70,8 +74,18 @@ class Recorded:
         return Counter(o.value for o in self._outcomes.values() if o in _LEFT_OUT)
 
     def workload(self) -> Workload:
-        """Raises ``InputError`` if no job is left, or for one whose class is not known."""
-        return chain(self._request(demand) for demand in self._kept().values())
+        """Raises ``InputError`` if no job is left, or for one whose kind is not known."""
+        kept = self._kept()
+        return chain(
+            Request(
+                id=demand.job,
+                arrival=demand.arrival,
+                user=demand.user,
+                type=_type_of(demand),
+                after=demand.follows if demand.follows in kept else None,
+            )
+            for demand in kept.values()
+        )
 
     def costs(self, document: object, header: Header) -> RecordedCosts:
         """What it costs to serve them, with a profile's parsed TOML document over the recorded
@@ -79,58 +93,36 @@ class Recorded:
         tables = fields.table(document, "the profile")
         batching = fields.table(tables.get("batching", {}), "[batching]")
         card = parse(self._filled(tables, header))
-        if "links_naive" not in tables:
-            card = replace(card, links_naive=card.links)
-        demands = {
-            job: self._demand(demand, card.paused_bytes, batching)
-            for job, demand in self._kept().items()
-        }
         return RecordedCosts(
-            **{field.name: getattr(card, field.name) for field in dataclasses.fields(card)},
-            demands=demands,
+            budget=card.budget,
+            links=card.links,
+            links_naive=card.links_naive if "links_naive" in tables else card.links,
+            copy_slowdown=card.copy_slowdown,
+            paused_bytes=card.paused_bytes,
+            slo_seconds=card.slo_seconds,
+            components=card.components,
+            demands={
+                job: self._demand(demand, card.paused_bytes, batching)
+                for job, demand in self._kept().items()
+            },
         )
 
     def _kept(self) -> dict[str, Demand]:
         outcomes = self._outcomes
         return {j: d for j, d in self._demands.items() if outcomes.get(j) not in _LEFT_OUT}
 
-    def _parent(self, job: str) -> str | None:
-        """The part before this one: parts of a job are ``{id}/0``, ``{id}/1``, ..."""
-        whole, _, part = job.rpartition("/")
-        before = f"{whole}/{int(part) - 1}" if part.isdecimal() else ""
-        return before if before in self._demands else None
-
-    def _request(self, demand: Demand) -> Request:
-        return Request(
-            id=demand.job,
-            arrival=self._arrival(demand.job),
-            user=demand.user,
-            type=_type_of(demand),
-            after=self._parent(demand.job),
-        )
-
-    def _arrival(self, job: str) -> float:
-        """When the whole job arrived, as far as is known."""
-        while (parent := self._parent(job)) is not None:
-            job = parent
-        return self._demands[job].arrival
-
     def _demand(self, demand: Demand, state_bytes: int, batching: Mapping[str, Any]) -> Demand:
-        arrival, deadline = self._arrival(demand.job), demand.deadline
-        return replace(
-            demand,
-            phases=tuple(
-                self._phase(Lease(0, demand.job, number), phase, state_bytes, batching)
-                for number, phase in enumerate(demand.phases)
-            ),
-            arrival=arrival,
-            deadline=None if deadline is None else arrival + deadline - demand.arrival,
+        phases = (
+            self._phase(demand.job, number, phase, state_bytes, batching)
+            for number, phase in enumerate(demand.phases)
         )
+        # Whoever follows another comes in the moment in which that one ends: nobody waits for it.
+        return replace(demand, phases=tuple(phases), follows=None, followed=False)
 
     def _phase(
-        self, lease: Lease, phase: Phase, state_bytes: int, batching: Mapping[str, Any]
+        self, job: str, number: int, phase: Phase, state_bytes: int, batching: Mapping[str, Any]
     ) -> Phase:
-        measured = self._watch.measured.get((lease.job, lease.phase))
+        measured = self._watch.measured.get((job, number))
         if measured is not None:
             phase = replace(phase, seconds=measured, seconds_p90=None)
         sharing = phase.sharing and _shared(phase.sharing, batching)
@@ -217,15 +209,10 @@ class _Watch:
 
 
 def _type_of(demand: Demand) -> str:
-    names = [name for phase in demand.phases for name in phase.components]
-    model = names[0].partition(".")[0] if names else ""
-    if model in _TYPES:
-        return _TYPES[model]
-    if model not in _TEXT_TYPES:
-        known = ", ".join([*_TYPES, *_TEXT_TYPES])
-        raise InputError(f"job {demand.job} needs {names[:1]}, allowed: components of {known}")
-    chained = demand.job.endswith("/0")
-    return _TEXT_TYPES[model] if chained or model == "qwen_base" else "chat"
+    if demand.kind not in _TYPES:
+        allowed = ", ".join(_TYPES)
+        raise InputError(f"job {demand.job}: kind is {demand.kind!r}, allowed: {allowed}")
+    return _TYPES[demand.kind]
 
 
 def _shared(sharing: Sharing, batching: Mapping[str, Any]) -> Sharing:

@@ -17,7 +17,7 @@ from ourvidz.errors import OurVidzError
 
 if TYPE_CHECKING:
     from ourvidz.cli.options import Layers
-    from scheduler.profile import Profile
+    from scheduler.profile import Costs, Profile
     from scheduler.types import SchedulerSettings
     from scheduler.workload import Workload
 
@@ -93,7 +93,7 @@ class _Case:
 
     source: str
     workload: Workload
-    costs: Profile
+    costs: Costs
     settings: SchedulerSettings
 
 

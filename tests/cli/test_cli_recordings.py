@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import CONFIG, Cli, Done
+from anyio.from_thread import start_blocking_portal
+from support.command import CONFIG, Cli, Done, open_served
 from support.recordings import busy, demand, header, whole, written
 
+from ourvidz.adapters.device_fake import FakeDevice
 from scheduler import messages as m
 from scheduler.contest import CONTESTANTS
 from scheduler.recording import Beginning, Turn
@@ -38,6 +40,30 @@ def profile(tmp_path: Path) -> Path:
     path = tmp_path / "p.toml"
     path.write_text(SLO)
     return path
+
+
+# live ---------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_goes_on_is_replayed_and_asked_what_if(
+    cli: Cli, tmp_path: Path, profile: Path
+) -> None:
+    folder = tmp_path / "recordings"
+    flags = {"recorder.path": str(folder)}
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_served(tmp_path, FakeDevice(), **flags)) as served,
+    ):
+        for name in ("one", "two"):
+            served.call(served.house.run, name, "sdxl_generate")
+            served.call(served.house.run, f"{name} video", "wan_generate")
+        done = cli("replay", str(folder))
+        assert done.code == 0, done.out
+        assert "no difference; it has no last line: the service was killed, or goes on" in done.out
+    done = cli("replay", str(folder))
+    assert "no difference; the service ended" in done.out
+    done = cli("simulate", "--from-events", str(folder), str(profile), "--policy", "all")
+    assert {row["jobs"] for row in rows(done)} == {4}
 
 
 # replay -------------------------------------------------------------------------------------------

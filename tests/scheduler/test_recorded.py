@@ -55,7 +55,7 @@ def seconds(*turns: Turn) -> list[float]:
 def test_jobs_are_asked_for_in_the_order_of_their_arrival() -> None:
     recorded = collected(
         arrived(demand("b", "wan.transformer", arrival=2.0, user="x")),
-        arrived(demand("a", "sdxl.unet", arrival=3.5), demand("c", "sdxl.unet", arrival=3.5)),
+        arrived(demand("a", "sdxl.unet", arrival=3.5), demand("c", "qwen_base.model", arrival=3.5)),
     )
     workload = recorded.workload()
     assert [(r.id, r.arrival, r.user, r.after) for r in workload.requests] == [
@@ -63,7 +63,7 @@ def test_jobs_are_asked_for_in_the_order_of_their_arrival() -> None:
         ("a", 3.5, "u", None),
         ("c", 3.5, "u", None),
     ]
-    assert [r.job_class for r in workload.requests] == ["video", "image", "image"]
+    assert [r.job_class for r in workload.requests] == ["video", "image", "chat"]
     assert recorded.left_out == {}
 
 
@@ -85,44 +85,31 @@ def test_jobs_that_were_cancelled_or_refused_are_left_out() -> None:
     assert recorded.left_out == {"cancelled": 1, "refused": 1}
 
 
-def test_the_second_part_of_a_chain_comes_when_the_first_has_ended() -> None:
-    recorded = collected(
-        arrived(demand("j/0", "qwen_instruct.model", arrival=10.0)),
-        arrived(replace(demand("j/1", "sdxl.unet", arrival=50.0), deadline=80.0)),
-    )
-    first, second = recorded.workload().requests
-    assert (first.id, first.type, first.after) == ("j/0", "enhance_instruct", None)
-    assert (second.id, second.type, second.after) == ("j/1", "sdxl_generate", "j/0")
-    assert second.arrival == 10.0, "flow counts from the whole job's arrival"
-    priced = recorded.costs(PROFILE, header()).demand(second)
-    assert (priced.arrival, priced.deadline) == (10.0, 40.0)
+def test_a_job_that_follows_another_comes_when_that_one_has_ended() -> None:
+    first = replace(demand("j/0", "qwen_base.model", arrival=10.0), followed=True)
+    second = replace(demand("j/1", "sdxl.unet", arrival=10.0), follows="j/0", deadline=40.0)
+    recorded = collected(turn(10.0, m.JobArrived(first)), turn(50.0, m.JobArrived(second)))
+    requests = recorded.workload().requests
+    assert [(r.id, r.type, r.after) for r in requests] == [
+        ("j/0", "chat", None),
+        ("j/1", "sdxl_generate", "j/0"),
+    ]
+    priced = [recorded.costs(PROFILE, header()).demand(request) for request in requests]
+    assert [(d.arrival, d.deadline) for d in priced] == [(10.0, None), (10.0, 40.0)]
+    assert [(d.follows, d.followed) for d in priced] == [(None, False)] * 2
 
 
-def test_a_part_whose_beginning_was_not_recorded_comes_by_itself() -> None:
-    (request,) = collected(arrived(demand("j/1", "sdxl.unet", arrival=50.0))).workload().requests
+def test_a_job_that_follows_one_that_was_not_recorded_comes_by_itself() -> None:
+    lone = replace(demand("j/1", "sdxl.unet", arrival=50.0), follows="j/0")
+    (request,) = collected(arrived(lone)).workload().requests
     assert (request.arrival, request.after) == (50.0, None)
-
-
-@pytest.mark.parametrize(
-    ("job", "component", "kind"),
-    [
-        ("j", "sdxl.text_encoders", "sdxl_generate"),
-        ("j", "wan.text_encoder", "wan_generate"),
-        ("j", "qwen_base.model", "enhance_base"),
-        ("j", "qwen_instruct.model", "chat"),
-        ("j/0", "qwen_base.model", "enhance_base"),
-    ],
-)
-def test_a_jobs_type_follows_from_its_model(job: str, component: str, kind: str) -> None:
-    (request,) = collected(arrived(demand(job, component))).workload().requests
-    assert request.type == kind
 
 
 def test_recordings_that_are_no_workload() -> None:
     with pytest.raises(InputError, match="has no requests"):
         Recorded().workload()
-    with pytest.raises(InputError, match=r"needs \['vae.x'\], allowed: components of sdxl, wan,"):
-        collected(arrived(demand("j", "vae.x"))).workload()
+    with pytest.raises(InputError, match="job j: kind is '', allowed: image, video, text"):
+        collected(arrived(replace(demand("j", "sdxl.unet"), kind=""))).workload()
     with pytest.raises(InputError, match="job j arrived twice"):
         collected(arrived(demand("j", "sdxl.unet"), demand("j", "sdxl.unet")))
 

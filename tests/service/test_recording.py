@@ -93,7 +93,7 @@ async def test_its_jobs_can_be_served_by_another_policy(
         recorded.feed(turn)
     workload = recorded.workload()
     kinds = Counter(r.type for r in workload.requests)
-    assert kinds == {"chat": 4, "enhance_base": 1, "sdxl_generate": 5, "wan_generate": 4}
+    assert kinds == {"chat": 5, "sdxl_generate": 5, "wan_generate": 4}
     (chained,) = [r for r in workload.requests if r.after is not None]
     assert chained.after == f"{job_id('chain')}/0"
     assert {r.user for r in workload.requests} == {USER}

@@ -42,9 +42,10 @@ def header(
 def demand(
     job: str, *components: str, arrival: float = 100.0, seconds: float = 3.0, user: str = "u"
 ) -> Demand:
-    """A phase of four steps for each component."""
+    """A phase of four steps for each component; the last one says what is made."""
     phases = tuple(Phase(f"use {name}", (name,), 5, seconds, 4) for name in components)
-    return Demand(job, phases, "normal", user, arrival)
+    kind = {"sdxl": "image", "wan": "video"}.get(components[-1].partition(".")[0], "text")
+    return Demand(job, phases, "normal", user, arrival, kind=kind)
 
 
 def played(made: Header, arrivals: Sequence[Demand]) -> list[Turn]:
