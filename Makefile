@@ -6,7 +6,7 @@ BIN := .venv/bin
 # OpenMP threads that spin while they wait would starve the event loop on a small machine.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test check lint gpu bench clean
+.PHONY: setup demo test check lint gpu bench bench-sched clean
 
 setup: .venv/ready
 
@@ -42,6 +42,14 @@ gpu: setup
 # Benchmarks that need no GPU.
 bench: setup
 	$(BIN)/python -m bench.planner
+
+# Serves generated traffic by every policy; renews the figures of docs/scheduling.md in minutes.
+bench-sched: .venv/bench
+	$(BIN)/python -m bench.sched_report
+
+.venv/bench: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
 
 clean:
 	rm -rf .venv data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
