@@ -147,6 +147,8 @@ async def follow(
     ] = None,
 ) -> Response:
     """Follow a job as server-sent events, from its first event or from the last one seen."""
+    # A job that comes to be known between two looks would seem to have ended without a log.
+    await _resource(request, context, job_id)
     log = await context.service.log_of(job_id)
     newest = 0 if log is None else log.last_id
     resource = await _resource(request, context, job_id)

@@ -16,6 +16,7 @@ from ourvidz.http.app import stop_open_requests
 from ourvidz.http.open_requests import OpenRequests
 from ourvidz.http.sse import EventStream, last_event_id
 from ourvidz.jobs import ErrorCode, InvalidJob, JobError, JobState
+from ourvidz.ports import JobRecord
 
 pytestmark = pytest.mark.anyio
 
@@ -94,6 +95,21 @@ async def test_a_job_that_ended_long_ago_has_one_event(api: Api) -> None:
         assert events[0].data["status"] == "completed"
         assert events[0].data["output"]["text"] == "hi"
         assert events[0].data["error"] is None
+
+
+async def test_a_job_that_is_claimed_between_two_looks_has_not_ended(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await api.submit()
+    look, looks = api.service.record, 0
+
+    def not_at_first(job_id: str) -> JobRecord | None:
+        nonlocal looks
+        looks += 1
+        return None if looks == 1 else look(job_id)
+
+    monkeypatch.setattr(api.service, "record", not_at_first)
+    assert (await follow(api, job)).status_code == 404
 
 
 async def test_a_refused_payload_has_one_event(api: Api) -> None:
