@@ -93,7 +93,8 @@ class View(Protocol):
         """The waiting jobs in groups; no group is empty."""
 
     def sharers(self, job: JobView) -> Iterator[JobView]:
-        """The waiting jobs that could share a run of this one's current phase now, by rank."""
+        """The waiting jobs that could share a run of this one's current phase now, by lane, the
+        highest first, and rank."""
 
     def followers(self, job: JobView) -> Iterator[JobView]:
         """The waiting jobs whose next phase could share a run of this one's current one."""
