@@ -79,6 +79,11 @@ class View(Protocol):
         """The jobs whose leases live: one, or several that share a run."""
 
     @property
+    def begun(self) -> Mapping[str, JobView]:
+        """Those whose first phase was started. They are few: the device has room for the states of
+        all."""
+
+    @property
     def waiting_count(self) -> int:
         """How many do not run."""
 
