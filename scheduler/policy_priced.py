@@ -4,7 +4,7 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
 
 1. Tier, in this order:
    1a. it has waited ``wait_seconds_max``: the bound on waiting, a last resort. While there is no
-       room for one of these only jobs go that were begun;
+       room for the oldest of these only jobs go that were begun;
    1b. it has waited ``slowdown_max`` times its own service;
    1c. its kind waits and has not had ``share_seconds`` of the device within ``share_seconds /
        share_floor``: the share floor;
@@ -102,12 +102,10 @@ class PricedWork:
         sharing = job.sharing
         if sharing is None:
             return ()
-        others = view.sharers(job)
-        if any(not view.admits(last) for last in self._last(view)):  # 1a
-            others = (other for other in others if other.begun)
+        others = self._welcome(view.sharers(job), view)
         if not sharing.mid_phase:
             return () if view.running else self._paying(job, others, view)  # 4b
-        if view.running and any(not _joins(last, sharing.key) for last in self._last(view)):
+        if view.running and any(not _joins(last, sharing.key) for last in _last(view)):
             return ()
         return others if self._settings.share_texts else ()  # 4a
 
@@ -162,15 +160,19 @@ class PricedWork:
         return view.setup_seconds(needs) if self._settings.price_set_ups else 0.0
 
     def _best(self, view: View, now: float) -> JobView | None:
-        if any(not view.admits(last) for last in self._last(view)):  # 1a
-            return self._best_begun(view, now) or self._best_head(view, now)
-        return self._best_head(view, now) or self._best_begun(view, now)
+        if not self._lacks_room(view):
+            return self._best_head(view, now) or self._best_begun(view, now)
+        begun = self._best_begun(view, now)  # 1a
+        return begun if begun is not None or view.running else self._best_head(view, now)
 
-    def _last(self, view: View) -> Iterator[JobView]:
-        """Those who have waited for too long and miss nothing that has failed."""
-        for group in view.groups():
-            if group.lane == _LAST and not view.blocked(group.needs):
-                yield from islice(group.jobs(), _LOOKS_MAX)
+    def _lacks_room(self, view: View) -> bool:
+        """There is none for the oldest of those who have waited for too long."""
+        oldest = min(_last(view), key=lambda job: (job.rank, job.id), default=None)
+        return oldest is not None and not view.admits(oldest)
+
+    def _welcome(self, jobs: Iterator[JobView], view: View) -> Iterator[JobView]:
+        """Who of these may come along: none that would take room that is lacking."""
+        return (job for job in jobs if job.begun) if self._lacks_room(view) else jobs  # 1a
 
     def _best_begun(self, view: View, now: float) -> JobView | None:
         joined, running = self._joined(view), view.running
@@ -213,7 +215,7 @@ class PricedWork:
         phase = run.demand.phases[run.phase]
         if run.step + 1 >= phase.steps:  # 3a
             return False
-        left = run.remaining_seconds - phase.seconds / phase.steps
+        left = run.remaining_seconds - phase.step_seconds
         rank = run.rank - (run.placed_seconds - left) / run.weight
         setup = self._setup(run.needs, view)
         mine = self._key_of(run, rank, run.lane, setup, view, now)
@@ -229,8 +231,9 @@ class PricedWork:
         sharing = job.sharing
         if sharing is None or sharing.mid_phase or not self._settings.share_images:
             return job
-        beside = list(self._paying(job, view.sharers(job), view))
-        behind = (j for j in view.followers(job) if not view.blocked(j.needs) and view.admits(j))
+        beside = list(self._paying(job, self._welcome(view.sharers(job), view), view))
+        followers = self._welcome(view.followers(job), view)
+        behind = (j for j in followers if not view.blocked(j.needs) and view.admits(j))
         return next(self._paying(job, behind, view, beside), job)  # 4c
 
     def _paying(
@@ -256,6 +259,13 @@ class PricedWork:
             if saved > (together - before) * members:
                 units, members = units + more, members + 1
                 yield other
+
+
+def _last(view: View) -> Iterator[JobView]:
+    """The first of each group that have waited for too long and miss nothing that has failed."""
+    for group in view.groups():
+        if group.lane == _LAST and not view.blocked(group.needs):
+            yield next(group.jobs())
 
 
 def _may_go(job: JobView, view: View, joined: str | None) -> bool:
