@@ -4,8 +4,8 @@ Who has waited for ``wait_seconds_max`` is *overdue*. Let one such wait, needing
 failed. Then, until it is started,
 
 1. a job is chosen only if it is overdue too and came before it, or no later than what takes to set
-   up for it; or if it was begun before and there is no room for the other; or if it catches up with
-   the other to share its run;
+   up for it; or if it was begun before and there is no room for the oldest of these; or, if there is
+   room, if it catches up with one of these, or with the other itself, to share a run;
 2. nobody joins the run that goes on, but such an overdue one, or if the other can join as well;
 3. and of those that can join an overdue one is first.
 
@@ -28,15 +28,19 @@ class Fairness:
         self._shell = shell
         self._target: str | None = None
         self._begun: list[str] = []
+        self._fresh: list[str] = []
 
     def after(self, commands: Sequence[m.Command]) -> None:
         """An event was handled, and this came of it."""
         before, self._target = self._target, self._shell.scheduler.target
+        started = [c.lease.job for c in commands if isinstance(c, m.Start | m.Resume)]
+        self._fresh = [job for job in started if job not in self._begun]
         if self._target not in (None, before):
             self._check_choice(self._target)
         for command in commands:
             if isinstance(command, m.Start | m.Resume):
                 self._started(command, before)
+        self._begun += self._fresh
 
     def _started(self, command: m.Start | m.Resume, target: str | None) -> None:
         job = command.lease.job
@@ -45,16 +49,19 @@ class Fairness:
             self._check_choice(job)
         elif not leads and command.starters == 1:
             self._check_join(job)
-        if job not in self._begun:
-            self._begun.append(job)
 
     def _check_choice(self, job: str) -> None:
-        for other in self._overdue(job):
-            if self._came_before(job, other) or self._catches_up(job, other):
+        overdue = self._overdue(job)
+        for other in overdue:
+            if self._came_before(job, other):
+                continue
+            first = [o for o in overdue if o == other or self._came_before(o, other)]
+            room = self._fits(min(first, key=lambda o: (self._demand(o).arrival, o)))
+            if room and any(self._catches_up(job, o) for o in first):
                 continue
             story = f"{job} is chosen while {other} is overdue"
             if job in self._begun:
-                assert not self._fits(other) or not self._shell.honest, story
+                assert not room or not self._shell.honest, story
             else:
                 assert self._nobody_can_go_on(), story
 
@@ -114,8 +121,14 @@ class Fairness:
         return all(self._blocked(job) for job in rest) or not self._shell.honest
 
     def _fits(self, job: str) -> bool:
+        """Whether it would have been admitted before the last commands."""
         index = self._shell.scheduler._index
-        return index.admits(index.jobs[job])
+        mine, rest = index.jobs[job], [index.begun[j] for j in index.begun if j not in self._fresh]
+        if mine.begun or not rest:
+            return mine.begun is False or index.fits(mine)
+        claims = [each.claimed for each in (mine, *rest)]
+        spread = max(claim.peak - claim.held for claim in claims)
+        return sum(claim.held for claim in claims) + spread <= index.ledger.device.budget
 
     def _demand(self, job: str) -> Demand:
         return self._shell.books.demands[job]
