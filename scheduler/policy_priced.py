@@ -24,8 +24,8 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
    3c. within a tier, for a score that is lower by ``hysteresis_seconds`` and by the seconds that it
        takes to bring back what the run uses, if that cannot stay meanwhile.
 4. Company:
-   4a. whoever may join at any step does (texts): it hardly slows the others. But while one of 1a
-       waits that cannot, a run must come to its end;
+   4a. whoever may join at any step does (texts): it hardly slows the others. But while jobs of 1a
+       wait only these join, and nobody if one of them cannot;
    4b. those that must begin together (images) do where it pays: the seconds that are saved count
        for the newcomer and for everyone who waits behind, the delay for those it joins;
    4c. where 4b would pay for a job that is a phase behind, that job goes first.
@@ -105,9 +105,9 @@ class PricedWork:
         others = self._welcome(view.sharers(job), view)
         if not sharing.mid_phase:
             return () if view.running else self._paying(job, others, view)  # 4b
-        if view.running and any(not _joins(last, sharing.key) for last in _last(view)):
+        if not self._settings.share_texts:
             return ()
-        return others if self._settings.share_texts else ()  # 4a
+        return _joining(sharing.key, others, view) if view.running else others  # 4a
 
     def order(self, view: View, now: float) -> list[JobView]:
         def turn(job: JobView) -> tuple[bool, _Key]:
@@ -266,6 +266,15 @@ def _last(view: View) -> Iterator[JobView]:
     for group in view.groups():
         if group.lane == _LAST and not view.blocked(group.needs):
             yield next(group.jobs())
+
+
+def _joining(key: str, others: Iterator[JobView], view: View) -> Iterator[JobView]:
+    """Who joins a run that lasts: whatever came in would keep out for longer who has waited for too
+    long."""
+    last = list(_last(view))
+    if any(not _joins(job, key) for job in last):
+        return iter(())
+    return (job for job in others if job.lane == _LAST) if last else others
 
 
 def _may_go(job: JobView, view: View, joined: str | None) -> bool:
