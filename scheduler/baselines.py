@@ -86,7 +86,7 @@ class PreemptiveWork(InOrder):
             return WAIT
         for run in view.running:
             phase = run.demand.phases[run.phase]
-            step = phase.seconds / max(1, phase.steps)
+            step = phase.step_seconds
             left = run.remaining_seconds - step + view.setup_seconds(run.needs)
             if run.step + 1 >= phase.steps or by_work(job, view, now)[0] >= left:
                 return WAIT

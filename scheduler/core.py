@@ -215,12 +215,12 @@ class Scheduler:
         demand, index = event.demand, self._index
         if demand.job in index.jobs:
             raise ProtocolError(f"job {demand.job} arrived, but it is here already\n{self!r}")
+        self._followers.arrived(demand)
         refused = refusal(demand, index.sizes, self._budget)
         if refused is not None:
             self._say(m.Settle(demand.job, Outcome.REFUSED, *refused))
             return
         job = Job(demand, index.sizes, self._settings.class_weights.get(demand.job_class, 1.0))
-        self._followers.arrived(demand)
         index.enter(job)
         self._turn.arrived(job)
         self._settle_if_doomed(job)

@@ -153,8 +153,11 @@ class Job:
 
     @property
     def phase_seconds(self) -> float:
-        """Expected seconds left of the current phase."""
+        """Expected seconds left of the current phase; those of a step, where it goes on beyond the
+        steps that were expected."""
         phase = self.current
+        if phase.steps_expected is not None:
+            return max(1, phase.steps_expected - self.step) * phase.step_seconds
         done = self.step / phase.steps if phase.steps else 0.0
         return phase.seconds * (1.0 - done)
 

@@ -111,7 +111,7 @@ class SharedRun:
         return [member for member in everyone if member.step >= member.last]
 
     def _seconds_of_step(self) -> float:
-        steps = [m.phase.seconds / max(1, m.phase.steps) for m in self.members]
+        steps = [m.phase.step_seconds for m in self.members]
         if len(steps) == 1:
             return steps[0]
         shared = [m.phase.sharing for m in self.members]

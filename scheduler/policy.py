@@ -34,8 +34,9 @@ class Place:
     """Where a waiting job stands among those of its kind that need the same components and weigh
     the same.
 
-    The lowest ``rank`` of a ``lane`` goes first; lanes are for jobs that age differently. Neither
-    may depend on anything that changes before ``until``, when the policy is asked again.
+    The lowest ``rank`` of a ``lane`` goes first; lanes are for jobs that age differently, and where
+    jobs of several could share a run, the highest lane comes first. Neither may depend on anything
+    that changes before ``until``, when the policy is asked again.
     """
 
     rank: float

@@ -3,7 +3,8 @@
 A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores are seconds.
 
 1. Tier, in this order:
-   1a. it has waited ``wait_seconds_max``: the bound on waiting, a last resort;
+   1a. it has waited ``wait_seconds_max``: the bound on waiting, a last resort. While there is no
+       room for the oldest of these only jobs go that were begun;
    1b. it has waited ``slowdown_max`` times its own service;
    1c. its kind waits and has not had ``share_seconds`` of the device within ``share_seconds /
        share_floor``: the share floor;
@@ -23,7 +24,8 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
    3c. within a tier, for a score that is lower by ``hysteresis_seconds`` and by the seconds that it
        takes to bring back what the run uses, if that cannot stay meanwhile.
 4. Company:
-   4a. whoever may join at any step does (texts): it hardly slows the others;
+   4a. whoever may join at any step does (texts): it hardly slows the others. But while jobs of 1a
+       wait only these join, and nobody if one of them cannot;
    4b. those that must begin together (images) do where it pays: the seconds that are saved count
        for the newcomer and for everyone who waits behind, the delay for those it joins;
    4c. where 4b would pay for a job that is a phase behind, that job goes first.
@@ -51,7 +53,7 @@ _SHARE_TIER = 2
 # A user's further jobs do not fall back for ever: beyond this they stand in line as before.
 _TURNS_MAX = 8
 # Jobs of a group that are asked for whether there is room for their state; the first but for a few
-# odd ones. Where none is admitted, those that are begun already can still go on.
+# odd ones. Where none is admitted, those that are begun can still go on.
 _LOOKS_MAX = 8
 
 _Key = tuple[int, float, float, str]
@@ -100,9 +102,12 @@ class PricedWork:
         sharing = job.sharing
         if sharing is None:
             return ()
-        if sharing.mid_phase:  # 4a
-            return view.sharers(job) if self._settings.share_texts else ()
-        return () if view.running else self._paying(job, view.sharers(job), view)  # 4b
+        others = self._welcome(view.sharers(job), view)
+        if not sharing.mid_phase:
+            return () if view.running else self._paying(job, others, view)  # 4b
+        if not self._settings.share_texts:
+            return ()
+        return _joining(sharing.key, others, view) if view.running else others  # 4a
 
     def order(self, view: View, now: float) -> list[JobView]:
         def turn(job: JobView) -> tuple[bool, _Key]:
@@ -155,6 +160,27 @@ class PricedWork:
         return view.setup_seconds(needs) if self._settings.price_set_ups else 0.0
 
     def _best(self, view: View, now: float) -> JobView | None:
+        if not self._lacks_room(view):
+            return self._best_head(view, now) or self._best_begun(view, now)
+        begun = self._best_begun(view, now)  # 1a
+        return begun if begun is not None or view.running else self._best_head(view, now)
+
+    def _lacks_room(self, view: View) -> bool:
+        """There is none for the oldest of those who have waited for too long."""
+        oldest = min(_last(view), key=lambda job: (job.rank, job.id), default=None)
+        return oldest is not None and not view.admits(oldest)
+
+    def _welcome(self, jobs: Iterator[JobView], view: View) -> Iterator[JobView]:
+        """Who of these may come along: none that would take room that is lacking."""
+        return (job for job in jobs if job.begun) if self._lacks_room(view) else jobs  # 1a
+
+    def _best_begun(self, view: View, now: float) -> JobView | None:
+        joined, running = self._joined(view), view.running
+        rest = (job for job in view.begun.values() if job not in running)
+        may = (job for job in rest if _may_go(job, view, joined))
+        return min(may, key=lambda job: self._key(job, view, now), default=None)
+
+    def _best_head(self, view: View, now: float) -> JobView | None:
         best: tuple[_Key, JobView] | None = None
         joined = self._joined(view)
         for group in view.groups():
@@ -189,7 +215,7 @@ class PricedWork:
         phase = run.demand.phases[run.phase]
         if run.step + 1 >= phase.steps:  # 3a
             return False
-        left = run.remaining_seconds - phase.seconds / phase.steps
+        left = run.remaining_seconds - phase.step_seconds
         rank = run.rank - (run.placed_seconds - left) / run.weight
         setup = self._setup(run.needs, view)
         mine = self._key_of(run, rank, run.lane, setup, view, now)
@@ -205,8 +231,9 @@ class PricedWork:
         sharing = job.sharing
         if sharing is None or sharing.mid_phase or not self._settings.share_images:
             return job
-        beside = list(self._paying(job, view.sharers(job), view))
-        behind = (j for j in view.followers(job) if not view.blocked(j.needs) and view.admits(j))
+        beside = list(self._paying(job, self._welcome(view.sharers(job), view), view))
+        followers = self._welcome(view.followers(job), view)
+        behind = (j for j in followers if not view.blocked(j.needs) and view.admits(j))
         return next(self._paying(job, behind, view, beside), job)  # 4c
 
     def _paying(
@@ -234,12 +261,30 @@ class PricedWork:
                 yield other
 
 
+def _last(view: View) -> Iterator[JobView]:
+    """The first of each group that have waited for too long and miss nothing that has failed."""
+    for group in view.groups():
+        if group.lane == _LAST and not view.blocked(group.needs):
+            yield next(group.jobs())
+
+
+def _joining(key: str, others: Iterator[JobView], view: View) -> Iterator[JobView]:
+    """Who joins a run that lasts: whatever came in would keep out for longer who has waited for too
+    long."""
+    last = list(_last(view))
+    if any(not _joins(job, key) for job in last):
+        return iter(())
+    return (job for job in others if job.lane == _LAST) if last else others
+
+
 def _may_go(job: JobView, view: View, joined: str | None) -> bool:
     """Whether a waiting job may be chosen: not if it joins the run that lasts."""
-    sharing = job.sharing
-    if joined is not None and sharing is not None and sharing.key == joined:
-        return False
-    return view.admits(job) and not view.blocked(job.needs)
+    joins = joined is not None and _joins(job, joined)
+    return not joins and view.admits(job) and not view.blocked(job.needs)
+
+
+def _joins(job: JobView, key: str) -> bool:
+    return job.sharing is not None and job.sharing.key == key
 
 
 def _units(job: JobView, phases: int = 1) -> int:

@@ -48,10 +48,12 @@ class SetUp:
         return False
 
     def ahead(self, jobs: Iterable[str]) -> None:
-        """Bring in one component for a phase to come of one of these jobs."""
+        """Bring in one component for a phase to come of one of these jobs, but those that have left
+        since they were named."""
         if self._loading.transfers:
             return
-        for job in (self._index.jobs[name] for name in jobs):
+        present = self._index.jobs
+        for job in (present[name] for name in jobs if name in present):
             runs = job.standing is Standing.RUNNING
             if self._fetch(job, job.phase + 1 if runs else job.phase):
                 return

@@ -54,7 +54,8 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """With whom a phase may run together: phases of other jobs with the same ``key``.
+    """With whom a phase may run together: phases of other jobs with the same ``key``, which need
+    the same components.
 
     ``units`` is what this job brings (a text 1, an image job its images); a run takes at most
     ``units_max``. A step of ``n`` units takes ``(n / units) ** exponent`` times as long as the
@@ -88,7 +89,8 @@ class Phase:
     90th percentile where that is known, ``steps`` its step boundaries. ``state_bytes_max`` bounds
     what the job carries on the device at any of the phase's step boundaries and at its end;
     ``None`` stands for what it carried into the phase plus ``working_bytes``. A tighter bound lets
-    more jobs be begun at the same time. ``sharing`` is ``None`` where it must run alone.
+    more jobs be begun at the same time. ``sharing`` is ``None`` where it must run alone. A phase
+    that may end before its last step has ``steps_expected``, which its ``seconds`` are for.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Phase:
     state_bytes_max: int | None = None
     sharing: Sharing | None = None
     seconds_p90: float | None = None
+    steps_expected: int | None = None
 
     def __post_init__(self) -> None:
         where = f"phase {self.name}: "
@@ -109,6 +112,12 @@ class Phase:
             _finite(self.state_bytes_max, where + "state_bytes_max", 0)
         if self.seconds_p90 is not None:
             _finite(self.seconds_p90, where + "seconds_p90", 0)
+        if self.steps_expected is not None:
+            _finite(self.steps_expected, where + "steps_expected", 1)
+
+    @property
+    def step_seconds(self) -> float:
+        return self.seconds / (self.steps_expected or max(1, self.steps))
 
 
 @dataclass(frozen=True, slots=True)

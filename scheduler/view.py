@@ -79,6 +79,11 @@ class View(Protocol):
         """The jobs whose leases live: one, or several that share a run."""
 
     @property
+    def begun(self) -> Mapping[str, JobView]:
+        """Those whose first phase was started. They are few: the device has room for the states of
+        all."""
+
+    @property
     def waiting_count(self) -> int:
         """How many do not run."""
 
@@ -93,7 +98,8 @@ class View(Protocol):
         """The waiting jobs in groups; no group is empty."""
 
     def sharers(self, job: JobView) -> Iterator[JobView]:
-        """The waiting jobs that could share a run of this one's current phase now, by rank."""
+        """The waiting jobs that could share a run of this one's current phase now, by lane, the
+        highest first, and rank."""
 
     def followers(self, job: JobView) -> Iterator[JobView]:
         """The waiting jobs whose next phase could share a run of this one's current one."""

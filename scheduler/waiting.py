@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from scheduler.job import Job
 from scheduler.policy import Place
 
-_Entry = tuple[float, float, str, Job]
+_Entry = tuple[int, float, float, str, Job]
 _GroupKey = tuple[tuple[str, ...], float, str, int]
 
 
@@ -33,7 +33,7 @@ class Group:
         self.entries: list[_Entry] = []
 
     def jobs(self) -> Iterator[Job]:
-        return (entry[3] for entry in self.entries)
+        return (entry[4] for entry in self.entries)
 
 
 class Waiting:
@@ -103,7 +103,7 @@ class Waiting:
 
     def _others(self, job: Job, key: Hashable) -> Iterator[Job]:
         entries: Sequence[_Entry] = self._shared.get(key, ()) if key is not None else ()
-        return (entry[3] for entry in entries if entry[3] is not job)
+        return (entry[4] for entry in entries if entry[4] is not job)
 
     def _valid(self, turn: tuple[float, int, Job]) -> bool:
         _, placing, job = turn
@@ -144,7 +144,7 @@ def _group_key(job: Job) -> _GroupKey:
 
 
 def _entry(job: Job) -> _Entry:
-    return (job.rank, job.demand.arrival, job.id, job)
+    return (-job.lane, job.rank, job.demand.arrival, job.id, job)
 
 
 def _share_key(job: Job, phase: int) -> Hashable:

@@ -89,6 +89,7 @@ class Shell:
         *,
         device: int,
         host: int = 1000,
+        links: Links = LINKS,
         settings: SchedulerSettings = DEFAULTS,
         policy: Policy | None = None,
         honest: bool = True,
@@ -96,8 +97,9 @@ class Shell:
     ) -> None:
         parts = [Component(name, size) for name, size in components.items()]
         budget = Budget(device, host)
-        self.scheduler = Scheduler(parts, budget, LINKS, settings, policy)
+        self.scheduler = Scheduler(parts, budget, links, settings, policy)
         self.books = Books(components, budget)
+        self.links = links
         self.settings = settings
         self.honest = honest
         self.busy = busy

@@ -1,5 +1,5 @@
-"""Jobs that share a run: who starts together, who joins, and how each ends (rule 4 of the policy, and
-what the core makes of it)."""
+"""Jobs that share a run: who starts together, who joins, and how each ends (rule 4 of the policy,
+and what the core makes of it)."""
 
 from __future__ import annotations
 

@@ -93,3 +93,12 @@ def test_whoever_runs_meanwhile_goes_on() -> None:
     assert s.running() == "-"
     s.wake()
     assert s.running() == "also"
+
+
+def test_a_follower_that_is_refused_has_come() -> None:
+    s = shell()
+    arrive(s, "text", followed=True)
+    arrive(s, "other")
+    s.finish()
+    said = arrive(s, "image", follows="text", phases=())
+    assert said == ["Settle image refused", "Start other:0"]

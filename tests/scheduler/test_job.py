@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.job import Claim, Job, refusal
-from scheduler.types import Budget, Fault
+from scheduler.types import Budget, Fault, Phase
 from tests.scheduler.shell import demand, phase
 
 SIZES = {"a": 10, "b": 20, "c": 40}
@@ -98,3 +98,15 @@ def test_what_can_never_be_met(phases, fault: Fault | None, words: str) -> None:
 
 def test_what_just_fits() -> None:
     assert refusal(demand("x", phase("b", "c", work=40)), SIZES, Budget(100, 60)) is None
+
+
+def test_a_phase_that_may_end_early_counts_the_steps_that_are_expected() -> None:
+    text = Phase("generate", ("a",), 1, 10.0, 400, steps_expected=100)
+    wanted = job(text)
+    assert wanted.remaining_seconds == pytest.approx(10.0)
+    wanted.reach(60)
+    assert wanted.remaining_seconds == pytest.approx(4.0)
+    wanted.reach(99)
+    assert wanted.remaining_seconds == pytest.approx(0.1)
+    wanted.reach(300)
+    assert wanted.remaining_seconds == pytest.approx(0.1)

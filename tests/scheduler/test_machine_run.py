@@ -1,5 +1,5 @@
-"""A run in virtual time: its boundaries, who comes and goes at them, and what calling a transfer off
-costs."""
+"""A run in virtual time: its boundaries, who comes and goes at them, and what calling a transfer
+off costs."""
 
 from __future__ import annotations
 

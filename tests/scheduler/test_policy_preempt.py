@@ -75,22 +75,21 @@ def test_3b_who_has_waited_too_long_has_the_run_paused_whatever_it_takes() -> No
 def test_3b_a_run_of_a_lower_tier_does_not_give_way() -> None:
     s = shell(wait_seconds_max=50.0)
     arrive(s, "run", 100.0)
-    assert arrive(s, "old", 500.0, at=20.0) == []
-    # The run is of that tier itself as of its last step, and older.
-    s.feed(m.StepReached(s.lease, 1), 60.0)
-    assert s.wake() == []
-    assert s.finish() == ["Settle run finished", "Start old:0"]
-    s.feed(m.StepReached(s.lease, 1), 75.0)
+    arrive(s, "old", 500.0, at=20.0)
+    assert s.wake() == ["Pause run:0"]
+    assert s.pause(1) == ["Start old:0"]
     assert arrive(s, "short", 1.0, at=80.0) == []
+    assert s.finish() == ["Settle old finished", "Resume run:0"]
 
 
-def test_3b_what_a_run_is_counts_as_of_its_last_step_and_not_by_the_clock() -> None:
-    """A decision to wait must stand while no step comes."""
+def test_3b_a_run_keeps_the_tier_in_which_it_was_chosen() -> None:
+    """However long it takes from then on: a decision to wait must stand while nothing happens."""
     s = shell(wait_seconds_max=50.0)
     arrive(s, "run", 100.0)
     assert arrive(s, "old", 500.0, at=20.0) == []
+    s.feed(m.StepReached(s.lease, 1), 60.0)
+    assert s.scheduler.deadline() == 70.0
     assert s.wake() == ["Pause run:0"]
-    assert s.now == 70.0
 
 
 @pytest.mark.parametrize(("seconds", "gives_way"), [(89.8, False), (89.7, True)])
@@ -134,9 +133,9 @@ def test_3c_a_job_turns_urgent_while_another_runs() -> None:
 def test_3c_an_urgent_run_keeps_its_turn() -> None:
     s = shell(discount=0.5, discount_seconds_max=12.0, margin_seconds=8.0)
     arrive(s, "run", 20.0, deadline=24.0)
-    # 18 seconds are left at the boundary, of which 9 count.
-    assert arrive(s, "short", 9.0, at=1.0) == []
-    assert arrive(s, "shorter", 8.7, at=1.0) == ["Pause run:0"]
+    # Ten of its seconds count, and two of them are done at the boundary.
+    assert arrive(s, "short", 7.8, at=1.0) == []
+    assert arrive(s, "shorter", 7.7, at=1.0) == ["Pause run:0"]
 
 
 def test_3_wakes_when_a_kind_will_be_due_its_share() -> None:

@@ -26,18 +26,20 @@ def test_a_kind_is_served_once_its_jobs_have_run_for_the_quantum() -> None:
     shares.advance(7.0, ["image"])
     shares.advance(12.0, ["video"])
     assert shares.since("video") == 0.0
-    shares.advance(13.0, ["video"])
+    shares.advance(13.5, ["video"])
     assert (shares.since("video"), shares.since("image")) == (13.0, 0.0)
 
 
-def test_the_count_begins_anew_when_it_was_served() -> None:
+def test_it_was_served_when_the_quantum_was_full_whenever_that_is_looked_at() -> None:
     shares = waiting("video")
-    shares.advance(15.0, ["video"])
-    assert shares.since("video") == 15.0
-    shares.advance(24.0, ["video"])
-    assert shares.since("video") == 15.0
-    shares.advance(25.0, ["video"])
-    assert shares.since("video") == 25.0
+    shares.advance(34.0, ["video"])
+    assert shares.since("video") == 30.0
+    shares.advance(39.0, ["video"])
+    assert shares.since("video") == 30.0
+    shares.advance(42.0, ["image"])
+    shares.advance(44.0, ["video"])
+    # The quantum is full at 43, after nine seconds before and one since 42.
+    assert shares.since("video") == 43.0
 
 
 def test_several_jobs_of_a_kind_in_a_run_count_once() -> None:

@@ -207,3 +207,13 @@ def test_who_runs_by_itself_is_nobodys_company() -> None:
     queue.add(solo, 0.0)
     assert names(queue.sharers(mine)) == []
     assert list(queue.sharers(solo)) == []
+
+
+def test_of_sharers_those_of_the_highest_lane_come_first() -> None:
+    queue, places = waiting()
+    mine = job("mine", phase("a", sharing=TEXT))
+    places.told["last"] = [Place(1e6, lane=3)]
+    places.told["late"] = [Place(5.0, lane=1)]
+    for name in ("quick", "late", "last"):
+        queue.add(job(name, phase("a", sharing=TEXT)), 0.0)
+    assert names(queue.sharers(mine)) == ["last", "late", "quick"]
