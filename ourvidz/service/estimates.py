@@ -77,6 +77,7 @@ class Estimates:
             working_bytes=bytes_,
             seconds=quantile(totals, 0.5),
             seconds_p90=quantile(totals, 0.9),
+            steps_expected=math.ceil(quantile(counts, 0.5)) if open_ended(work) else None,
         )
 
     def stage_seconds(self, component: str) -> Quantiles | None:

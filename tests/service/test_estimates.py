@@ -129,6 +129,8 @@ def test_a_text_is_as_long_as_texts_were_but_not_longer_than_it_may_be() -> None
     for length in (20, 20, 30, 30, 80):
         estimates.ended(TEXT, GENERATE, length)
     assert seconds(estimates, TEXT, GENERATE) == pytest.approx((3.0, 8.0))
+    assert estimates.phase(TEXT, GENERATE).steps_expected == 30
+    assert estimates.phase(TEXT, GENERATE).steps == GENERATE.steps
     assert seconds(estimates, TEXT, replace(GENERATE, steps=25)) == pytest.approx((2.5, 2.5))
     enhance = replace(TEXT, purpose="enhance")
     assert seconds(estimates, enhance, GENERATE)[0] == pytest.approx(10.0)
@@ -136,6 +138,7 @@ def test_a_text_is_as_long_as_texts_were_but_not_longer_than_it_may_be() -> None
 
 def test_pictures_have_the_steps_that_they_ask_for() -> None:
     estimates = fresh()
+    assert estimates.phase(IMAGES, PHASE).steps_expected is None
     estimates.ran(IMAGES, PHASE, 10, 10.0)
     estimates.ended(IMAGES, PHASE, 10)
     assert seconds(estimates, IMAGES, replace(PHASE, steps=40))[0] == pytest.approx(40.0)
