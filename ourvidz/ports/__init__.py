@@ -1,0 +1,70 @@
+"""What the service needs of the outside, as Protocols. Adapters meet them; ``app`` joins them.
+
+Every method may be cancelled at any await unless its docstring says otherwise.
+"""
+
+from ourvidz.ports.clock import Clock
+from ourvidz.ports.delivery import (
+    AssetStore,
+    Delivered,
+    Notifier,
+    NotifyRejected,
+    NotifyUnavailable,
+    StoreRejected,
+    StoreUnavailable,
+)
+from ourvidz.ports.device import (
+    Executor,
+    ImageProduced,
+    Part,
+    PeakMeter,
+    Plan,
+    PlanRejected,
+    RunNotice,
+    RunSink,
+    TextChunk,
+    TextDone,
+    VideoProduced,
+)
+from ourvidz.ports.entry import Admission, ReferenceFailed, References
+from ourvidz.ports.journal import Answer, JobRecord, Journal, Known
+from ourvidz.ports.queues import Claimed, JobSource, QueueFull
+from ourvidz.ports.records import Measurements, Recorder, Series
+from ourvidz.ports.rendering import Renderer, RenderFailed
+
+__all__ = [
+    "Admission",
+    "Answer",
+    "AssetStore",
+    "Claimed",
+    "Clock",
+    "Delivered",
+    "Executor",
+    "ImageProduced",
+    "JobRecord",
+    "JobSource",
+    "Journal",
+    "Known",
+    "Measurements",
+    "Notifier",
+    "NotifyRejected",
+    "NotifyUnavailable",
+    "Part",
+    "PeakMeter",
+    "Plan",
+    "PlanRejected",
+    "QueueFull",
+    "Recorder",
+    "ReferenceFailed",
+    "References",
+    "RenderFailed",
+    "Renderer",
+    "RunNotice",
+    "RunSink",
+    "Series",
+    "StoreRejected",
+    "StoreUnavailable",
+    "TextChunk",
+    "TextDone",
+    "VideoProduced",
+]

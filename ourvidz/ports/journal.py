@@ -1,0 +1,128 @@
+"""What survives a restart: jobs, their results, and the answers that are owed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+from uuid import UUID
+
+from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState
+
+
+class Known(Enum):
+    """What the journal says of a job that a queue or a caller brings."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    ACTIVE = "active"
+    ENDED = "ended"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the journal keeps it. Times are Unix seconds.
+
+    ``undelivered`` while the terminal callback is not acknowledged, ``parked`` when it was given
+    up; ``assets`` are the rendered files, uploaded or not.
+    """
+
+    spec: JobSpec
+    queue: str
+    claim_id: str | None
+    state: JobState
+    attempts: int
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    result: JobResult | None
+    undelivered: bool
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A terminal callback still owed. ``body`` is ``None`` where it follows from the job's record;
+    ``claim_id`` is the lease that is held until it is acknowledged."""
+
+    job_id: str
+    event_id: str
+    claim_id: str | None
+    body: bytes | None
+    attempts: int
+
+
+class Journal(Protocol):
+    """What must survive a crash: jobs, their rendered files, and callbacks still owed.
+
+    Every method returns after its change is durable. State moves are checked against the table.
+    """
+
+    async def accept(self, spec: JobSpec, queue: str, claim_id: str | None) -> Known:
+        """Record a job as QUEUED (no claim) or CLAIMED; an ended one of long ago may be forgotten
+        for it. ``NEW`` and ``QUEUED`` are recorded;
+        ``ACTIVE``, ``ENDED`` and ``CONFLICT`` (same id, other digest, or a payload that was refused
+        under this id) change nothing."""
+
+    async def adopt(self, job_id: UUID, claim_id: str) -> str | None:
+        """A known job came out of its queue once more, under ``claim_id``. Returns the claim that
+        is not needed any more: the one that held the job until now, as the newer one holds it from
+        here; or ``claim_id`` itself where the job has ended and its answer is not owed any more."""
+
+    async def known(self, spec: JobSpec) -> Known:
+        """What ``accept`` would answer, recording nothing."""
+
+    async def get(self, job_id: UUID) -> JobRecord | None: ...
+
+    async def recent(
+        self, limit: int, before: UUID | None, state: str | None
+    ) -> Sequence[JobRecord]:
+        """The newest first, those that follow the job ``before`` in that order: none if it is
+        unknown. ``state`` is a wire status."""
+
+    async def move(self, job_id: UUID, state: JobState) -> None:
+        """One state change. Raises ``IllegalTransition``."""
+
+    async def add_asset(self, job_id: UUID, asset: Asset) -> None:
+        """A rendered file is in the spool; the same index replaces."""
+
+    async def assets(self, job_id: UUID) -> Sequence[Asset]:
+        """What was rendered so far, by index."""
+
+    async def finish(self, job_id: UUID, result: JobResult, answer: bool) -> None:
+        """The job's end: RENDERED, FAILED or CANCELLED by ``result.status``. A job that did not
+        complete owes its terminal callback from here, unless ``answer`` is false."""
+
+    async def cancel_queued(self, job_id: UUID, result: JobResult) -> bool:
+        """End a job that nobody has claimed, and owe its callback; false if it is not QUEUED."""
+
+    async def uploaded(self, job_id: UUID, result: JobResult) -> None:
+        """Every file that could be stored is: COMPLETED, or FAILED by ``result.status``. Owes the
+        terminal callback."""
+
+    async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
+        """Record a payload that never became a job and owe its callback. False, and nothing is
+        recorded, where its id is known already, in whatever spelling of a UUID: then it is
+        another's, or answered before."""
+
+    async def rejected(self, job_id: str) -> InvalidJob | None: ...
+
+    async def answers(self, job_id: str | None = None) -> Sequence[Answer]:
+        """Every callback still owed (for one job), oldest first."""
+
+    async def answer_failed(self, event_id: str, error: str, park: bool) -> int:
+        """An attempt failed; returns the attempts so far. ``park`` gives it up, kept as dead."""
+
+    async def answered(self, event_id: str) -> None:
+        """The receiver has acknowledged."""
+
+    async def parked(self) -> int:
+        """How many callbacks were given up."""
+
+    async def requeue(self, job_id: UUID) -> None:
+        """Back to QUEUED (drain or restart); rendered files are forgotten."""
+
+    async def in_states(self, *states: JobState) -> Sequence[JobRecord]:
+        """Oldest first."""

@@ -1,0 +1,60 @@
+"""Where jobs come from: durable queues with leases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One element of a queue, held under a lease. ``raw`` is the element's bytes, untouched."""
+
+    queue: str
+    claim_id: str
+    raw: bytes
+    attempts: int
+
+
+class QueueFull(Exception):
+    """The queue takes no more for now."""
+
+
+class JobSource(Protocol):
+    """Durable queues with leases. A claim made twice with one ``claim_id`` returns one element.
+
+    Raises ``KeyError`` for a queue that is not configured.
+    """
+
+    async def recover(self) -> int:
+        """At start: let go what an earlier process of this worker held; returns how many."""
+
+    async def push(self, queue: str, raw: bytes) -> None:
+        """Append at the right, as the producers do. Raises ``QueueFull``."""
+
+    async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
+        """Move one element under a lease, or ``None`` if the queue is empty."""
+
+    async def wait(self, queue: str, seconds: float) -> None:
+        """Return when the queue may hold something, at the latest after ``seconds``."""
+
+    async def renew(self, claim_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
+        """Renew leases; returns the claims that are no longer ours."""
+
+    async def acknowledge(self, claim_id: str) -> None:
+        """Done with it: the element is gone for good. Unknown claims are ignored."""
+
+    async def hand_back(self, claim_id: str) -> None:
+        """Return the element to the head of its queue, the side that is taken from; an attempt that
+        was counted under this claim is taken back. Unknown claims are ignored."""
+
+    async def count_attempt(self, claim_id: str) -> int:
+        """A run is starting: count it and return the attempts so far; 0 for an unknown claim."""
+
+    async def dead_letter(self, claim_id: str, reason: str) -> None:
+        """Move the element to the dead-letter list with its reason. Unknown claims are ignored."""
+
+    async def reap(self) -> int:
+        """Put elements whose lease has expired back at the head, with the attempts counted so far;
+        returns how many."""
