@@ -29,9 +29,10 @@ from ourvidz.service.engine import Engine
 from ourvidz.service.estimates import Estimates, Hardware
 from ourvidz.service.events import Events
 from ourvidz.service.flow import Flow
-from ourvidz.service.health import RECORDING_STOPPED, Alarms, Heartbeat, Metrics
+from ourvidz.service.health import RECORDING_STOPPED, Alarms, Heartbeat
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
+from ourvidz.service.metrics import Metrics
 from ourvidz.service.produce import Production
 from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.runs import Runs

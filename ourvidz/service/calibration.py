@@ -11,7 +11,7 @@ from ourvidz.ports import Clock
 from ourvidz.service.active import Roster
 from ourvidz.service.engine import Engine, Place
 from ourvidz.service.etas import Etas, Step
-from ourvidz.service.health import Metrics
+from ourvidz.service.metrics import Metrics
 from ourvidz.service.samples import quantile
 from ourvidz.service.signal import Signal
 from scheduler.messages import Settle

@@ -36,7 +36,8 @@ from ourvidz.ports import (
     StoreUnavailable,
 )
 from ourvidz.service.events import Events
-from ourvidz.service.health import DELIVERY_BROKE, Alarms, Metrics
+from ourvidz.service.health import DELIVERY_BROKE, Alarms
+from ourvidz.service.metrics import Metrics
 from ourvidz.service.signal import Signal
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid

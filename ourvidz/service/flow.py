@@ -47,7 +47,8 @@ from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.engine import Engine
 from ourvidz.service.faults import CANCELLED, JobFailed, settle_error
-from ourvidz.service.health import JOB_DEFECT, Alarms, Metrics
+from ourvidz.service.health import JOB_DEFECT, Alarms
+from ourvidz.service.metrics import Metrics
 from ourvidz.service.produce import Production
 from ourvidz.service.progress import ProgressReporter
 from ourvidz.wire import Rules, parse

@@ -13,7 +13,8 @@ from ourvidz.service.calibration import Calibration
 from ourvidz.service.company import Company, Stretch
 from ourvidz.service.engine import Move
 from ourvidz.service.estimates import Estimates
-from ourvidz.service.health import COMPONENT_FAILED, Alarms, Metrics
+from ourvidz.service.health import COMPONENT_FAILED, Alarms
+from ourvidz.service.metrics import Metrics
 from ourvidz.service.shapes import open_ended
 from scheduler.messages import (
     Aborted,

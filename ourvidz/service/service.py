@@ -22,9 +22,10 @@ from ourvidz.service.engine import Engine, Place
 from ourvidz.service.estimates import Estimates, Quantiles
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.faults import CANCELLED
-from ourvidz.service.health import PARKED_CALLBACKS, Alarms, Heartbeat, Metrics
+from ourvidz.service.health import PARKED_CALLBACKS, Alarms, Heartbeat
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
+from ourvidz.service.metrics import Metrics
 from ourvidz.service.signal import Signal
 from ourvidz.service.views import job_data, rejected_data
 from ourvidz.wire import Rules, parse_object

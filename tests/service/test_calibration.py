@@ -11,7 +11,7 @@ from support.queues import MovedClock
 from ourvidz.service import calibration as module
 from ourvidz.service.calibration import Calibration
 from ourvidz.service.engine import Place
-from ourvidz.service.health import Metrics
+from ourvidz.service.metrics import Metrics
 from scheduler.messages import Settle
 from scheduler.types import Outcome
 

@@ -8,7 +8,8 @@ import anyio
 import pytest
 from support.turns import turns
 
-from ourvidz.service.health import Alarms, Heartbeat, Metrics
+from ourvidz.service.health import Alarms, Heartbeat
+from ourvidz.service.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 

@@ -27,7 +27,7 @@ from ourvidz.jobs import ErrorCode, InvalidJob, JobError, JobResult, JobState, T
 from ourvidz.ports import JobRecord
 from ourvidz.service.engine import Place
 from ourvidz.service.events import EventLog, Events
-from ourvidz.service.health import Metrics
+from ourvidz.service.metrics import Metrics
 from ourvidz.service.service import IdConflict, SubmissionInvalid, TooLate
 from ourvidz.service.views import ended_data, job_data, rejected_data
 from ourvidz.wire import Rules, parse_object
