@@ -4,14 +4,14 @@ Who has waited for ``wait_seconds_max`` is *overdue*. Let one such wait, needing
 failed. Then, until it is started,
 
 1. a job is chosen only if it is overdue too and came before it, or no later than what takes to set
-   up for it; or if it was begun before and there is no room for the oldest of these; or, if there is
-   room, if it catches up with one of these, or with the other itself, to share a run;
-2. nobody joins the run that goes on, but such an overdue one, or if the other can join as well;
-3. and of those that can join an overdue one is first.
+   up for it; or if it was begun before and there is no room for the oldest of these; or, if there
+   is room, if it catches up with one of these, or with the other itself, to share a run; or if the
+   other could join the run that is paused for it, as soon as there is room;
+2. nobody joins the run that goes on but overdue ones, and these only if the other could as well, or
+   if they or others of its group came before it.
 
-So from then on it waits for the run that goes on, which takes nobody in any more and ends or is
-paused; for those begun by then; and for what came before it: finitely many jobs, each of which is
-started at most once for each of its phases and pauses, for none but an older one is paused.
+So from then on it waits for the run that goes on, which takes nobody in any more that is not
+overdue, and ends or is paused; for those begun by then; and for what came before it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from tests.scheduler.shell import Shell
 class Fairness:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._longest = shell.settings.policy.wait_seconds_max
         self._target: str | None = None
         self._begun: list[str] = []
         self._fresh: list[str] = []
@@ -59,6 +60,8 @@ class Fairness:
             room = self._fits(min(first, key=lambda o: (self._demand(o).arrival, o)))
             if room and any(self._catches_up(job, o) for o in first):
                 continue
+            if self._could_join(other):
+                continue
             story = f"{job} is chosen while {other} is overdue"
             if job in self._begun:
                 assert not room or not self._shell.honest, story
@@ -73,23 +76,21 @@ class Fairness:
                 continue
             its = self._sharing(other)
             joins = its is not None and its.key == mine.key
+            behind = any(self._leads(o, other) for o in self._overdue(other))
+            late = self._shell.now >= self._demand(job).arrival + self._longest
             story = f"{job} joins a run while {other} is overdue"
-            assert joins, story
-            assert its is not None
-            demands = [self._demand(name).phases[self._phase(name)] for name in (job, other)]
-            smaller = demands[1].working_bytes <= demands[0].working_bytes
-            assert its.units > mine.units or not smaller or not self._fits(other), story
+            assert late, story
+            assert joins or behind, story
 
     def _overdue(self, job: str) -> list[str]:
         """Those who wait for longer than anybody may, and need nothing that has failed."""
         shell, books = self._shell, self._shell.books
-        longest = shell.settings.policy.wait_seconds_max
         found = [
             other
             for other in books.unsettled()
             if other != job
             and other not in books.running()
-            and shell.now >= books.demands[other].arrival + longest
+            and shell.now >= books.demands[other].arrival + self._longest
         ]
         return [other for other in found if not self._blocked(other)]
 
@@ -104,8 +105,25 @@ class Fairness:
         links = shell.links
         sizes = [books.sizes[name] for name in dict.fromkeys(books.needs(other))]
         set_up = sum(links.stage_seconds(size) + links.load_seconds(size) for size in sizes)
-        overdue = shell.now >= mine + shell.settings.policy.wait_seconds_max
+        overdue = shell.now >= mine + self._longest
         return overdue and mine <= its + set_up
+
+    def _could_join(self, job: str) -> bool:
+        """Those that run share its key."""
+        its, members = self._sharing(job), self._shell.books.members.values()
+        keys = [self._sharing(member.lease.job) for member in members]
+        return its is not None and its.mid_phase and any(s and s.key == its.key for s in keys)
+
+    def _leads(self, first: str, second: str) -> bool:
+        """They stand in the same group, the first before the second."""
+        index = self._shell.scheduler._index
+        mine, its = index.jobs[first], index.jobs[second]
+        same = (mine.needs, mine.weight, mine.demand.kind) == (
+            its.needs,
+            its.weight,
+            its.demand.kind,
+        )
+        return same and (mine.demand.arrival, first) < (its.demand.arrival, second)
 
     def _catches_up(self, job: str, other: str) -> bool:
         phases, number = self._demand(job).phases, self._phase(job) + 1

@@ -24,7 +24,7 @@ from dataclasses import replace
 
 from scheduler import Scheduler
 from scheduler import messages as m
-from scheduler.types import Budget, Demand, Fault, Lease
+from scheduler.types import Budget, Fault, Lease
 from tests.scheduler.fairness import Fairness
 from tests.scheduler.shell import Shell
 from tests.scheduler.world import Jobs, World, world
