@@ -6,12 +6,14 @@ Run against the fake device and against the real one over tiny checkpoints.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from support.bench import IMAGES, TEXT, Bench, models, open_executor
 from support.rigs import LIMIT_SECONDS, DeviceRig, FakeRig, Rig
 from support.turns import turns
@@ -47,8 +49,7 @@ async def rig(
 ) -> AsyncIterator[Rig]:
     logs.configure("json", "critical", log_prompts=False)  # planted faults draw long tracebacks
     rig: Rig = FakeRig() if request.param == "fake" else DeviceRig(device, monkeypatch)
-    with anyio.fail_after(LIMIT_SECONDS):
-        yield rig
+    yield rig
     rig.assert_nothing_is_left()
 
 
@@ -112,16 +113,16 @@ async def members(rig: Rig, kind: str, count: int) -> list[Member]:
 class Going:
     """Commands under way, in a task group of their own."""
 
-    def __init__(self, rig: Rig, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, rig: Rig, tasks: TaskGroup) -> None:
         self._rig = rig
-        self._tasks = tasks
+        self.tasks = tasks
         self.events: dict[str, m.Event] = {}
         self.cancelled: set[str] = set()
 
     async def begin(self, command: m.Start | m.Resume) -> anyio.CancelScope:
         """The command has come when this returns, unless it has ended already."""
         scope = anyio.CancelScope()
-        self._tasks.start_soon(self._execute, command, scope)
+        self.tasks.start_soon(self._execute, command, scope)
         await turns(3)
         return scope
 
@@ -134,9 +135,16 @@ class Going:
             self.cancelled.add(command.lease.job)
 
 
+@asynccontextmanager
+async def under_way(rig: Rig) -> AsyncIterator[Going]:
+    """Leaving the block waits for every command's end."""
+    with anyio.fail_after(LIMIT_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            yield Going(rig, tasks)
+
+
 async def carry_out(rig: Rig, *commands: m.Start | m.Resume) -> list[m.Event]:
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         for command in commands:
             await going.begin(command)
     return [going.events[command.lease.job] for command in commands]
@@ -148,8 +156,7 @@ def kinds(events: list[m.Event]) -> list[type[m.Event]]:
 
 async def test_starters_wait_for_one_another_and_step_together(rig: Rig, kind: str) -> None:
     all_three = await members(rig, kind, 3)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         for member in all_three[:2]:
             await going.begin(member.start(starters=3))
         await turns()
@@ -172,13 +179,13 @@ async def test_all_of_a_phase_is_told_before_its_end(rig: Rig, kind: str) -> Non
     one, two = await members(rig, kind, 2)
     seen: dict[str, int] = {}
 
-    async def run(member: Member, tasks: anyio.abc.TaskGroup) -> None:
+    async def run(member: Member) -> None:
         await rig.executor.execute(member.start(starters=2))
         seen[member.id] = len(member.bench.notices)
 
     async with anyio.create_task_group() as tasks:
         for member in (one, two):
-            tasks.start_soon(run, member, tasks)
+            tasks.start_soon(run, member)
     await turns()
     assert seen == {member.id: len(member.bench.notices) for member in (one, two)}
     for member in (one, two):
@@ -188,8 +195,7 @@ async def test_all_of_a_phase_is_told_before_its_end(rig: Rig, kind: str) -> Non
 async def test_one_joins_a_run_at_its_next_step_boundary(rig: Rig) -> None:
     one, two = await members(rig, "text", 2)
     hold = rig.orders.hold(one.bench, 0, 2)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         await going.begin(one.start())
         await hold.reached()
         await going.begin(two.start())
@@ -216,8 +222,7 @@ async def test_starters_are_counted_though_their_run_goes_on_already(rig: Rig) -
     """One who was to join them has come first."""
     early, one, two = await members(rig, "text", 3)
     hold = rig.orders.hold(early.bench, 0, 1)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         await going.begin(early.start())
         await hold.reached()
         await going.begin(one.start(starters=2))
@@ -235,8 +240,7 @@ async def test_starters_are_counted_though_their_run_goes_on_already(rig: Rig) -
 async def test_one_pauses_and_the_others_go_on(rig: Rig, kind: str) -> None:
     one, two, three = await members(rig, kind, 3)
     hold = rig.orders.hold(two.bench, two.phase, 1)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         first = one.start(starters=3)
         await going.begin(first)
         for member in (two, three):
@@ -261,8 +265,7 @@ async def test_paused_texts_resume_together_at_different_steps(rig: Rig) -> None
     both = await members(rig, "text", 2)
     for member, step in zip(both, (1, 3), strict=True):
         hold = rig.orders.hold(member.bench, 0, step)
-        async with anyio.create_task_group() as tasks:
-            going = Going(rig, tasks)
+        async with under_way(rig) as going:
             command = member.start()
             await going.begin(command)
             await hold.reached()
@@ -280,8 +283,7 @@ async def test_paused_texts_resume_together_at_different_steps(rig: Rig) -> None
 async def test_one_is_cancelled_within_a_step_and_the_others_take_it(rig: Rig, kind: str) -> None:
     one, two, three = await members(rig, kind, 3)
     hold = rig.orders.hold(two.bench, two.phase, 1)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         first = one.start(starters=3)
         await going.begin(first)
         for member in (two, three):
@@ -301,8 +303,7 @@ async def test_all_are_cancelled_within_a_step(rig: Rig, kind: str) -> None:
     both = await members(rig, kind, 2)
     hold = rig.orders.hold(both[0].bench, both[0].phase, 1)
     commands = [member.start(starters=2) for member in both]
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         for command in commands:
             await going.begin(command)
         await hold.reached()
@@ -357,8 +358,7 @@ async def test_who_is_cancelled_in_a_step_that_fails_does_not_fail(rig: Rig, kin
     one, two, three = await members(rig, kind, 3)
     hold = rig.orders.hold(two.bench, two.phase, 1)
     rig.orders.fail(two.bench, two.phase, 1, Fault.RUN)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         first = one.start(starters=3)
         await going.begin(first)
         for member in (two, three):
@@ -389,8 +389,7 @@ async def test_a_fault_where_one_is_left_is_its_own(rig: Rig) -> None:
     one, two = await members(rig, "text", 2)
     hold = rig.orders.hold(one.bench, 0, 1)
     rig.orders.fail(two.bench, 0, 2, Fault.RUN)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         first = one.start(starters=2)
         await going.begin(first)
         await going.begin(two.start(starters=2))
@@ -408,8 +407,7 @@ async def test_a_fault_where_one_is_left_is_its_own(rig: Rig) -> None:
 async def test_a_cancelled_scope_is_left_by_one_alone(rig: Rig, kind: str) -> None:
     one, two = await members(rig, kind, 2)
     hold = rig.orders.hold(two.bench, two.phase, 1)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         scope = await going.begin(one.start(starters=2))
         await going.begin(two.start(starters=2))
         await hold.reached()
@@ -425,12 +423,11 @@ async def test_a_cancelled_scope_is_left_by_one_alone(rig: Rig, kind: str) -> No
 async def test_a_cancelled_scope_round_all_waits_for_the_step(rig: Rig, kind: str) -> None:
     both = await members(rig, kind, 2)
     hold = rig.orders.hold(both[0].bench, both[0].phase, 1)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         for member in both:
             await going.begin(member.start(starters=2))
         await hold.reached()
-        tasks.cancel_scope.cancel()
+        going.tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await turns()
             hold.release()
@@ -443,8 +440,7 @@ async def test_a_cancelled_scope_round_all_waits_for_the_step(rig: Rig, kind: st
 
 async def test_a_starter_whose_scope_is_cancelled_leaves_the_others_to_begin(rig: Rig) -> None:
     one, two = await members(rig, "text", 2)
-    async with anyio.create_task_group() as tasks:
-        going = Going(rig, tasks)
+    async with under_way(rig) as going:
         scope = await going.begin(one.start(starters=2))
         scope.cancel()
         await turns()

@@ -24,7 +24,7 @@ from pipelines.state import State
 from scheduler.types import Fault, Phase
 
 # Nothing here takes so long; it turns a hang into a failure.
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 30
 Place = tuple[str, str, int]
 
 
