@@ -93,7 +93,6 @@ class Job:
         "placing",
         "rank",
         "run_bytes",
-        "service_seconds",
         "solo",
         "standing",
         "step",
@@ -130,7 +129,6 @@ class Job:
         self._needs_from = tuple(reversed(needs_from))
         self._seconds_after = tuple(reversed(seconds_after))
         self._spread_from = tuple(reversed(spread_from))
-        self.service_seconds = seconds
         self.claimed = Claim(0, 0)
 
     @property

@@ -5,10 +5,9 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
 1. Tier, in this order:
    1a. it has waited ``wait_seconds_max``: the bound on waiting, a last resort. While there is no
        room for the oldest of these only jobs go that were begun;
-   1b. it has waited ``slowdown_max`` times its own service;
-   1c. its kind waits and has not had ``share_seconds`` of the device within ``share_seconds /
+   1b. its kind waits and has not had ``share_seconds`` of the device within ``share_seconds /
        share_floor``: the share floor;
-   1d. all others.
+   1c. all others.
 2. Score:
    2a. seconds left to run, and to set up what is not on the device, over the weight of its class;
    2b. less ``discount`` of its work, up to ``discount_seconds_max``, while it must begin within
@@ -47,9 +46,9 @@ from scheduler.policy import WAIT, Decision, Place
 from scheduler.types import PolicySettings
 from scheduler.view import JobView, View
 
-_ORDINARY, _LATE, _OVERDUE, _LAST = range(4)
-_TIER = {_LAST: 0, _OVERDUE: 1, _LATE: 3, _ORDINARY: 3}
-_SHARE_TIER = 2
+_ORDINARY, _LATE, _LAST = range(3)
+_TIER = {_LAST: 0, _LATE: 2, _ORDINARY: 2}
+_SHARE_TIER = 1
 # A user's further jobs do not fall back for ever: beyond this they stand in line as before.
 _TURNS_MAX = 8
 # Jobs of a group that are asked for whether there is room for their state; the first but for a few
@@ -73,13 +72,9 @@ class PricedWork:
         last = demand.arrival + settings.wait_seconds_max
         if now >= last:  # 1a
             return Place(demand.arrival, _LAST)
-        work = job.remaining_seconds / job.weight
-        overdue = demand.arrival + settings.slowdown_max * job.service_seconds
-        if now >= overdue:  # 1b
-            return Place(work, _OVERDUE, last)
-        rank = work + demand.arrival / settings.ageing_seconds
+        rank = job.remaining_seconds / job.weight + demand.arrival / settings.ageing_seconds
         rank += settings.turn_seconds * min(job.turn, _TURNS_MAX)  # 2d
-        place = Place(rank, _ORDINARY, min(overdue, last))
+        place = Place(rank, _ORDINARY, last)
         deadline = demand.deadline
         return place if deadline is None else self._timed(job, place, deadline, now)
 
@@ -152,7 +147,7 @@ class PricedWork:
             if lane == _LATE:
                 score -= now * self._settings.late_ageing
             since = view.unserved_since(job.demand.kind)
-            if since is not None and now - since >= self._share_period:  # 1c
+            if since is not None and now - since >= self._share_period:  # 1b
                 tier = _SHARE_TIER
         return tier, score, job.demand.arrival, job.id
 

@@ -191,7 +191,6 @@ class PolicySettings:
     ageing_seconds: float = 300.0
     late_ageing: float = 0.0
     wait_seconds_max: float = 10_800.0
-    slowdown_max: float = 14.0
     margin_seconds: float = 8.0
     discount: float = 0.55
     discount_seconds_max: float = 12.0
@@ -206,7 +205,7 @@ class PolicySettings:
     share_images: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("ageing_seconds", "wait_seconds_max", "slowdown_max", "share_seconds"):
+        for name in ("ageing_seconds", "wait_seconds_max", "share_seconds"):
             value = getattr(self, name)
             allowed = "a finite number above 0"
             _require(math.isfinite(value) and value > 0, f"policy.{name}", value, allowed)

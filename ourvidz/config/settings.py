@@ -140,7 +140,6 @@ class Scheduler(Table):
     late_ageing: Factor = 0.0
     ageing_seconds: Seconds = 300.0
     wait_seconds_max: Seconds = 10_800.0
-    slowdown_max: float = Field(default=14.0, gt=0, le=10**6)
     margin_seconds: Factor = 8.0
     discount: Share = 0.55
     discount_seconds_max: Factor = 12.0

@@ -71,9 +71,10 @@ class Books:
         return ("Pause", lease.id) in self.asked
 
     def state_bound(self, lease: Lease) -> int:
-        """What a job whose estimates are right may carry at a boundary of this run."""
+        """What a job whose estimates are right may carry at a boundary of this run: no more than it
+        brought to the phase or to this run of it, and worked in."""
         phase = self.phase(lease)
-        bound = self.entry[lease.job] + phase.working_bytes
+        bound = min(self.entry[lease.job], self.state[lease.job]) + phase.working_bytes
         return bound if phase.state_bytes_max is None else min(bound, phase.state_bytes_max)
 
     # Events ---------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from tests.scheduler.books import Books
 PLAIN = PolicySettings(
     ageing_seconds=30.0,
     wait_seconds_max=600.0,
-    slowdown_max=1e9,
     discount=0.0,
     hysteresis_seconds=0.0,
     turn_seconds=0.0,

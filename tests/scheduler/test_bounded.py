@@ -15,7 +15,7 @@ TEXT = Sharing("text", 1, 4, 0.1, mid_phase=True)
 
 
 def shell(device: int = 100, **changes: Any) -> Shell:
-    policy = replace(PolicySettings(), wait_seconds_max=LONGEST, slowdown_max=1e9, **changes)
+    policy = replace(PolicySettings(), wait_seconds_max=LONGEST, **changes)
     s = Shell({"a": 40, "b": 40}, device=device, settings=replace(DEFAULTS, policy=policy))
     s.warm("a", *(["b"] if device > 100 else []))
     return s

@@ -7,72 +7,74 @@ go on. At the end of every example all jobs are settled and the ledger holds wei
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from scheduler import Decision, PricedWork
 from scheduler import messages as m
-from scheduler.types import Fault, Lease, Phase
-from tests.scheduler.shell import DEFAULTS, PLAIN, Shell
+from scheduler.types import Fault, Lease, Phase, Sharing
+from tests.scheduler.shell import DEFAULTS, Shell
+from tests.scheduler.world import QUICK, Wild
 
 SIZES = {"a": 10, "b": 20, "c": 30, "d": 45, "e": 60}
 DEVICE, HOST = 100, 110
-QUICK_TO_AGE = replace(DEFAULTS, policy=replace(PLAIN, wait_seconds_max=20.0))
+QUICK_TO_AGE = replace(DEFAULTS, policy=replace(QUICK, wait_seconds_max=20.0))
 
+steps = st.integers(0, 4)
+bytes_to_work = st.integers(0, 40)
+seconds = st.sampled_from([0.0, 1.0, 5.0, 60.0])
+state_bytes_max = st.none() | st.integers(0, 10)
+units = st.integers(1, 3)
 phases = st.builds(
     Phase,
     name=st.just("p"),
     components=st.lists(st.sampled_from("abcde"), max_size=3).map(tuple),
-    working_bytes=st.integers(0, 40),
-    seconds=st.sampled_from([0.0, 1.0, 5.0, 60.0]),
-    steps=st.integers(0, 4),
-    state_bytes_max=st.none() | st.integers(0, 10),
+    working_bytes=bytes_to_work,
+    seconds=seconds,
+    steps=steps,
+    state_bytes_max=state_bytes_max,
+) | st.builds(
+    Phase,
+    name=st.just("shared"),
+    components=st.just(("a", "b")),
+    working_bytes=bytes_to_work,
+    seconds=seconds,
+    steps=steps,
+    state_bytes_max=state_bytes_max,
+    sharing=st.builds(Sharing, st.just("text"), units, st.just(4), st.just(0.1), st.just(True))
+    | st.builds(Sharing, st.just("image"), units, st.just(4), st.just(0.3), st.just(False)),
 )
-
-
-class Wild(PricedWork):
-    """Chooses any job that may be chosen, and preempts now and then, for as long as it may."""
-
-    def __init__(self, seed: int, preemptions_max: int = 10) -> None:
-        super().__init__(PLAIN)
-        self._rng = random.Random(seed)
-        self._left = preemptions_max
-
-    def choose(self, view, now: float) -> Decision:
-        if view.running and (self._left == 0 or self._rng.random() < 0.7):
-            return Decision(None)
-        running = [job.id for job in view.running]
-        may = [
-            job.id
-            for job in view.waiting()
-            if job.id not in running and view.admits(job) and not view.blocked(job.needs)
-        ]
-        if not may:
-            return Decision(None)
-        self._left -= bool(view.running)
-        return Decision(self._rng.choice(may), preempt=True)
 
 
 class Machine(RuleBasedStateMachine):
     """The default policy; jobs grow old quickly, so that the bound on waiting takes part."""
 
     def make(self, seed: int) -> Shell:
-        # A job that has waited too long may hold new ones back while begun ones rest.
-        return Shell(SIZES, device=DEVICE, host=HOST, settings=QUICK_TO_AGE, busy=False)
+        return Shell(SIZES, device=DEVICE, host=HOST, settings=QUICK_TO_AGE)
 
     @initialize(seed=st.integers(0, 1000))
     def start(self, seed: int) -> None:
         self.shell = self.make(seed)
         self.jobs = 0
 
-    @rule(wanted=st.lists(phases, min_size=1, max_size=4), fast=st.booleans())
-    def arrive(self, wanted: list[Phase], fast: bool) -> None:
+    @rule(
+        wanted=st.lists(phases, min_size=1, max_size=4),
+        fast=st.booleans(),
+        kind=st.sampled_from("kl"),
+        deadline=st.none() | st.sampled_from([1.0, 10.0, 70.0]),
+    )
+    def arrive(self, wanted: list[Phase], fast: bool, kind: str, deadline: float | None) -> None:
         self.jobs += 1
-        self.shell.arrive(f"j{self.jobs}", *wanted, job_class="fast" if fast else "normal")
+        self.shell.arrive(
+            f"j{self.jobs}",
+            *wanted,
+            job_class="fast" if fast else "normal",
+            kind=kind,
+            deadline=None if deadline is None else self.shell.now + deadline,
+        )
 
     @precondition(lambda self: self.shell.flying)
     @rule(data=st.data())
@@ -98,7 +100,15 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, 6.0, 25.0]))
     def time_passes(self, seconds: float) -> None:
-        self.shell.feed(m.TimeReached(), self.shell.now + seconds)
+        """No end moves away while nothing happens."""
+        now, scheduler = self.shell.now, self.shell.scheduler
+        plans = [scheduler.plan(now + seconds * share) for share in (0.0, 0.5, 1.0)]
+        for earlier, later in pairwise(plans):
+            for before, after in zip(earlier, later, strict=True):
+                assert (before.job, before.position) == (after.job, after.position)
+                assert after.finish_seconds <= before.finish_seconds
+                assert after.finish_p90_seconds <= before.finish_p90_seconds
+        self.shell.feed(m.TimeReached(), now + seconds)
 
     @precondition(lambda self: self.shell.books.members)
     @rule(data=st.data(), step=st.integers(0, 5))
@@ -116,7 +126,7 @@ class Machine(RuleBasedStateMachine):
     @rule(name=st.sampled_from("abcde"))
     def something_twice(self, name: str) -> None:
         if all(getattr(c, "component", "") != name for c in self.shell.flying):
-            for event in (m.StageSucceeded, m.LoadSucceeded, m.Evicted, m.Unstaged):
+            for event in (m.StageSucceeded, m.LoadSucceeded, m.Evicted, m.Unstaged, m.Aborted):
                 self.shell.feed(event(name))
 
     @rule(pause=st.booleans(), often=st.integers(0, 9))
@@ -136,7 +146,7 @@ class Machine(RuleBasedStateMachine):
 
 
 class WildMachine(Machine):
-    """A policy that chooses and preempts at random; the device may never idle for no reason."""
+    """A policy that chooses, shares, preempts and looks ahead at random."""
 
     def make(self, seed: int) -> Shell:
         return Shell(SIZES, device=DEVICE, host=HOST, policy=Wild(seed))

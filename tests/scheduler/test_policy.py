@@ -20,7 +20,6 @@ from tests.scheduler.shell import LINKS, demand, phase
 NEUTRAL = PolicySettings(
     ageing_seconds=1e12,
     wait_seconds_max=1e9,
-    slowdown_max=1e9,
     discount=0.0,
     hysteresis_seconds=0.0,
     turn_seconds=0.0,
@@ -91,35 +90,15 @@ def test_1a_the_oldest_of_those_that_waited_too_long_goes_first() -> None:
     assert line.order(151.0) == ["older", "old", "short"]
 
 
-def test_1a_goes_before_1b_and_1c() -> None:
-    line = Line(wait_seconds_max=100.0, slowdown_max=2.0, share_floor=0.5, share_seconds=10.0)
+def test_1a_goes_before_1b() -> None:
+    line = Line(wait_seconds_max=100.0, share_floor=0.5, share_seconds=10.0)
     line.enter("last", 70.0, kind="video")
-    line.enter("overdue", 5.0, at=60.0, kind="image")
-    assert line.order(99.9) == ["overdue", "last"]
-    assert line.order(100.0) == ["last", "overdue"]
+    line.enter("due", 5.0, at=60.0, kind="image")
+    assert line.order(99.9) == ["due", "last"]
+    assert line.order(100.0) == ["last", "due"]
 
 
-def test_1b_who_has_waited_its_service_over_and_over_goes_by_work() -> None:
-    line = Line(slowdown_max=10.0)
-    line.enter("slow", 9.0)
-    line.enter("middle", 8.0)
-    line.enter("quick", 1.0, at=75.0)
-    assert line.order(79.9) == ["quick", "middle", "slow"]
-    assert line.order(80.0) == ["middle", "quick", "slow"]
-    # All three: the quick one's service is a second.
-    assert line.order(90.0) == ["quick", "middle", "slow"]
-
-
-def test_1b_the_slowdown_is_of_the_whole_service_and_not_of_what_is_left() -> None:
-    line = Line(slowdown_max=10.0)
-    job = line.enter("x", 8.0)
-    line.index._unpark(job)
-    job.reach(1)
-    assert line.policy.place(job, 79.0).until == 80.0
-    assert line.policy.place(job, 80.0).lane != line.policy.place(job, 79.0).lane
-
-
-def test_1c_a_kind_without_its_share_goes_before_all_others() -> None:
+def test_1b_a_kind_without_its_share_goes_before_all_others() -> None:
     """Ten seconds in each hundred."""
     line = Line(share_seconds=10.0, share_floor=0.1)
     line.enter("video", 900.0, kind="video")
@@ -131,15 +110,7 @@ def test_1c_a_kind_without_its_share_goes_before_all_others() -> None:
     assert line.order(150.0) == ["image", "video"]
 
 
-def test_1c_comes_after_1b() -> None:
-    line = Line(share_seconds=10.0, share_floor=0.1, slowdown_max=60.0)
-    line.enter("video", 900.0, kind="video")
-    line.enter("image", 1.0, at=50.0, kind="image")
-    assert line.order(109.0) == ["video", "image"]
-    assert line.order(110.0) == ["image", "video"]
-
-
-def test_1c_a_kind_that_was_served_is_due_a_period_later() -> None:
+def test_1b_a_kind_that_was_served_is_due_a_period_later() -> None:
     line = Line(share_seconds=10.0, share_floor=0.1)
     first = line.enter("first", 900.0, kind="video")
     line.enter("second", 900.0, kind="video")
@@ -156,7 +127,7 @@ def test_1c_a_kind_that_was_served_is_due_a_period_later() -> None:
     assert line.order(209.9)[0] == "image"
 
 
-def test_1c_switched_off_is_never_due() -> None:
+def test_1b_switched_off_is_never_due() -> None:
     line = Line(share_seconds=10.0, share_floor=0.0)
     line.enter("video", 900.0, kind="video")
     line.enter("image", 1.0, at=9999.0, kind="image")
@@ -357,16 +328,15 @@ def test_the_choice_is_the_first_in_order_and_places_hold_until_they_say(seed: i
 
 
 def test_a_place_says_until_when_it_holds() -> None:
-    line = Line(slowdown_max=10.0, wait_seconds_max=100.0, margin_seconds=3.0, discount=0.5)
+    line = Line(wait_seconds_max=100.0, margin_seconds=3.0, discount=0.5)
     job = line.enter("x", 8.0, deadline=30.0)
-    untils = [(now, line.policy.place(job, now).until) for now in (0, 18.9, 19, 22, 30, 80, 100)]
+    untils = [(now, line.policy.place(job, now).until) for now in (0, 18.9, 19, 22, 30, 100)]
     assert untils == [
         (0, 19.0),
         (18.9, 19.0),
         (19, 22.0),
         (22, 30.0),
-        (30, 80.0),
-        (80, 100.0),
+        (30, 100.0),
         (100, float("inf")),
     ]
     assert Place(1.0).until == float("inf")

@@ -24,12 +24,12 @@ from dataclasses import replace
 
 from scheduler import Scheduler
 from scheduler import messages as m
-from scheduler.types import Budget, Fault, Lease
+from scheduler.types import Budget, Fault, Lease, Outcome
 from tests.scheduler.fairness import Fairness
 from tests.scheduler.shell import Shell
 from tests.scheduler.world import Jobs, World, world
 
-JOBS = 16
+JOBS = 24
 EVENTS_MAX = 20_000
 # How likely things are that go wrong more often than ``World.faults`` says, or less.
 LOST, SLOW = 0.15, 0.3
@@ -71,6 +71,7 @@ class Walk:
         else:
             raise AssertionError("no end in sight")
         shell.assert_settled()
+        self._check_ends()
         self._replay()
 
     def _at(self, when: float, action: Callable[[], None]) -> None:
@@ -217,6 +218,14 @@ class Walk:
         name = getattr(event, "component", None)
         if name is None or all(getattr(c, "component", "") != name for c in self.shell.flying):
             self._tell(lambda: self.shell.feed(event))
+
+    def _check_ends(self) -> None:
+        """Where nothing goes wrong all jobs finish, but those that were refused, and those that
+        carry too much for a later phase of their own."""
+        settled = self.shell.books.settled.values()
+        if self.where.honest and not self.where.faults:
+            failed = [s for s in settled if s.outcome not in (Outcome.FINISHED, Outcome.REFUSED)]
+            assert all("and 0 of other jobs'" in s.detail for s in failed), failed
 
     def _replay(self) -> None:
         where, shell = self.where, self.shell

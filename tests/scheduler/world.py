@@ -74,8 +74,8 @@ def world(seed: int) -> World:
         seed=seed,
         sizes=sizes,
         device=rng.randint(largest + 20, sum(sizes.values()) + 60),
-        host=rng.randint(largest + 20, sum(sizes.values()) + 20),
-        links=Links(rng.choice([10.0, 50.0]), rng.choice([50.0, 200.0]), rng.choice([0.0, 0.1])),
+        host=rng.choice([rng.randint(largest + 20, sum(sizes.values()) + 20), 1000]),
+        links=Links(rng.choice([10.0, 50.0]), rng.choice([8.0, 200.0]), rng.choice([0.0, 0.1])),
         settings=replace(
             DEFAULTS,
             policy=policy,
@@ -93,7 +93,6 @@ def random_policy(rng: random.Random) -> PolicySettings:
         ageing_seconds=rng.choice([1.0, 30.0, 300.0]),
         late_ageing=rng.choice([0.0, 0.5, 3.0]),
         wait_seconds_max=rng.choice([20.0, 60.0, 600.0]),
-        slowdown_max=rng.choice([2.0, 12.0]),
         margin_seconds=rng.choice([0.0, 15.0]),
         discount=rng.choice([0.0, 0.5, 1.0]),
         discount_seconds_max=rng.choice([0.0, 12.0]),
