@@ -36,6 +36,12 @@ class Shares:
         self._since.pop(kind, None)
         self._served.pop(kind, None)
 
+    def next_served(self, running: Iterable[str]) -> float:
+        """When the first of these kinds will have been served, if they run on."""
+        waiting = (kind for kind in running if kind in self._since)
+        left = (self._quantum - self._served[kind] for kind in waiting)
+        return self._now + min(left, default=math.inf)
+
     def since(self, kind: str) -> float | None:
         return self._since.get(kind)
 
