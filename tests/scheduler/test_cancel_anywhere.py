@@ -35,8 +35,8 @@ class Life:
         video = phase("unet", work=10, seconds=90.0, steps=6, state_max=2)
         self.shell.arrive("video", video)
         self._coming = [
-            ("image1", image(18.0)),
-            ("image2", image(19.0)),
+            ("image1", image(40.0)),
+            ("image2", image(41.0)),
             ("chat1", [phase("llm", seconds=3.0, steps=4, state_max=1, sharing=TEXT)]),
             ("chat2", [phase("llm", seconds=4.0, steps=4, state_max=1, sharing=TEXT)]),
         ]

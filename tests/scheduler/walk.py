@@ -6,8 +6,8 @@ tells things twice and late. The shell and its books hold the scheduler to its p
 event, ``Fairness`` to its bound on waiting; at the end all jobs have left, and the same events give
 the same commands once more.
 
-``python -m tests.scheduler.walk --seeds 10000`` walks that many and stops at the first that fails;
-``--first N --seeds 1`` shows how.
+``make sim SEEDS=10000`` walks that many and stops at the first that fails; ``make sim FIRST=N
+SEEDS=1`` walks that one once more.
 """
 
 from __future__ import annotations
