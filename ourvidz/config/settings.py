@@ -293,6 +293,7 @@ class Callback(Table):
     """``url`` empty: no callbacks are sent."""
 
     url: CallbackUrl = ""
+    shape: Literal["job-callback", "generation-complete"] = "job-callback"
     timeout_seconds: Seconds = 30.0
     attempts_max: int = Field(default=12, ge=1, le=1000)
     retry_seconds_min: Seconds = 0.5
