@@ -35,9 +35,7 @@ _MILLISECONDS = 3
 _MICROSECONDS = 6
 
 
-def callback_completed(
-    spec: JobSpec, result: JobResult, shape: Shape = "job-callback"
-) -> bytes:
+def callback_completed(spec: JobSpec, result: JobResult, shape: Shape = "job-callback") -> bytes:
     """The body for a job that made something, all of it or in part.
 
     Raises ``ValueError`` for a result that is not ``completed``.
