@@ -347,7 +347,19 @@ class Scheduler:
             job.step = run.first_step
             self._park(job, Standing.PAUSED if run.resumed else Standing.WAITING, job.carried)
         else:
-            self._settle(job, Outcome.FAILED, event.fault, event.detail)
+            self._settle(job, Outcome.FAILED, event.fault, self._told(job, event))
+
+    def _told(self, job: Job, event: m.RunFailed) -> str:
+        """Why the job fails; with the bytes where they did not suffice."""
+        if event.fault is not Fault.OUT_OF_MEMORY:
+            return event.detail
+        phase = job.current
+        weights = job.run_bytes[job.phase] - phase.working_bytes
+        return (
+            f"phase {phase.name} ran out of memory with the device to itself: {weights} bytes of "
+            f"weights, {phase.working_bytes} to work in, the budget is "
+            f"{self._budget.device_bytes} ({event.detail})"
+        )
 
     def _may_try_again(self, job: Job, fault: Fault) -> bool:
         if fault is Fault.SHARED:

@@ -204,7 +204,8 @@ def test_a_run_out_of_memory_is_tried_once_more_with_the_device_to_itself() -> N
     assert s.fail(Fault.OUT_OF_MEMORY, "no luck") == ["Settle x failed"]
     assert (s.books.settled["x"].fault, s.books.settled["x"].detail) == (
         Fault.OUT_OF_MEMORY,
-        "no luck",
+        "phase denoise ran out of memory with the device to itself: 20 bytes of weights, "
+        "10 to work in, the budget is 100 (no luck)",
     )
     s.assert_settled()
 
