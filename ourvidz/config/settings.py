@@ -99,6 +99,8 @@ class Device(Table):
     threads: int = Field(default=2, ge=1, le=256)
     poison_evicted: bool = True
     working_bytes_factor: float = Field(default=1.25, ge=1, le=10)
+    stall_seconds: Seconds = 300.0
+    stall_factor: float = Field(default=20.0, ge=1, le=10**6)
 
     @model_validator(mode="after")
     def _reserve_below_budget(self) -> Self:
