@@ -124,13 +124,25 @@ async def serve(
                     stop.serving = True
                     log.info("service_ready", url=live.url, pid=os.getpid())
                     try:
-                        await stop.asked.wait()
+                        await _first(stop.asked, live.ending)
                     finally:
                         asked = stop.asked.is_set()
                         drain = settings.service.drain_seconds + MARGIN_SECONDS
                         way_out.arm(drain if asked else FAILED_SECONDS)
             log.info("service_stopped")
             tasks.cancel_scope.cancel()
+
+
+async def _first(*events: anyio.Event) -> None:
+    """Return once one of the events is set."""
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(event: anyio.Event) -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        for event in events:
+            tasks.start_soon(wait, event)
 
 
 def _signals() -> list[signal.Signals]:

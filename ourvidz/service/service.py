@@ -58,7 +58,11 @@ class TooLate(Exception):
 
 @dataclass(slots=True)
 class Service:
-    """Joins the parts; everything is handed in by the composition root."""
+    """Joins the parts; everything is handed in by the composition root.
+
+    ``ending`` is set when the service's tasks begin to end, whatever for: after a drain, or because
+    something has failed. Where a thread hangs ``run`` may never return after that.
+    """
 
     settings: Settings
     rules: Rules
@@ -80,6 +84,7 @@ class Service:
     room: Signal
     ready: bool = False
     draining: bool = False
+    ending: anyio.Event = field(default_factory=anyio.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
     _recovered: anyio.Event = field(default_factory=anyio.Event)
     _tasks: TaskGroup | None = None
@@ -100,6 +105,7 @@ class Service:
             tasks.start_soon(self.estimates.keep)
             tasks.start_soon(self.heartbeat.beat)
             tasks.start_soon(self._watch_device)
+            tasks.start_soon(self._announce_end)
             tasks.start_soon(self.leases.renew)
             tasks.start_soon(self.leases.reap)
             tasks.start_soon(self.intake.run, tasks)
@@ -126,6 +132,12 @@ class Service:
         with anyio.move_on_after(_FLUSH_SECONDS):
             await self.estimates.flush()
         raise failure
+
+    async def _announce_end(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.ending.set()
 
     async def submit(self, body: Mapping[str, Any]) -> tuple[JobRecord, bool]:
         """Put a job into its queue. Returns its record and whether it is new.

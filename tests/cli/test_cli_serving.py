@@ -51,6 +51,7 @@ class Pretence:
     may_open: anyio.Event = field(default_factory=anyio.Event)
     may_end: anyio.Event = field(default_factory=anyio.Event)
     crash: anyio.Event = field(default_factory=anyio.Event)
+    ending: anyio.Event = field(default_factory=anyio.Event)
 
     @asynccontextmanager
     async def running(self, _settings: Settings) -> AsyncIterator[Running]:
@@ -59,7 +60,7 @@ class Pretence:
             tasks.start_soon(self._live)
             self.opened.set()
             try:
-                yield Running(None, "http://x")  # type: ignore[arg-type]
+                yield Running(None, "http://x", self.ending)  # type: ignore[arg-type]
             finally:
                 self.draining.set()
             await self.may_end.wait()
@@ -174,6 +175,22 @@ async def test_a_crash_is_raised_and_leaving_is_bounded(settings: Settings) -> N
         await serve(settings, service.running, way_out)
     assert raised.group_contains(RuntimeError, match="a defect")
     assert way_out.armed == [FAILED_SECONDS], "nobody asked for a drain"
+
+
+async def test_leaving_is_bounded_where_a_service_fails_and_does_not_return(
+    settings: Settings,
+) -> None:
+    """As with a thread that hangs."""
+    service, way_out = Pretence(), Watched()
+    service.may_open.set()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve, settings, service.running, way_out)
+            await service.opened.wait()
+            service.ending.set()
+            await service.draining.wait()
+            assert way_out.armed == [FAILED_SECONDS]
+            service.may_end.set()
 
 
 async def test_the_timer_leaves_and_can_be_disarmed() -> None:
