@@ -197,10 +197,13 @@ def starts(device: FakeDevice, name: str) -> int:
     return sum(job.partition("/")[0] == job_id(name) for job in jobs)
 
 
-def settings_for(root: Path, url: str, **flags: Any) -> Settings:
+def settings_for(root: Path, url: str, service_key: str = "", **flags: Any) -> Settings:
+    environ = {"JOB_CALLBACK_SECRET": SECRET}
+    if service_key:
+        environ["SUPABASE_SERVICE_KEY"] = service_key
     return load(
         REPOSITORY / "config.toml",
-        environ={"JOB_CALLBACK_SECRET": SECRET},
+        environ=environ,
         flags={
             "service.data_dir": str(root / "data"),
             "store.dir": str(root / "store"),
