@@ -297,7 +297,7 @@ class Callback(Table):
     url: CallbackUrl = ""
     shape: Literal["job-callback", "generation-complete"] = "job-callback"
     timeout_seconds: Seconds = 30.0
-    attempts_max: int = Field(default=12, ge=1, le=1000)
+    attempts_max: int = Field(default=300, ge=1, le=100_000)
     retry_seconds_min: Seconds = 0.5
     retry_seconds_max: Seconds = 300.0
     undelivered_max: int = Field(default=1000, ge=1, le=1_000_000)
