@@ -128,6 +128,8 @@ class Service:
         failure = await self.watch.failure()
         log.critical("device_failed", reason=str(failure), jobs=[str(j.id) for j in self.roster])
         self.alarms.ring(DEVICE_FAILED)
+        # Health says from here on that nothing more is to be sent here.
+        self.draining = True
         self.intake.stop()
         with anyio.move_on_after(_FLUSH_SECONDS):
             await self.estimates.flush()

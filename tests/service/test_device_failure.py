@@ -10,6 +10,7 @@ import pytest
 from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore, SteppedDevice
 
+from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.receiver import Receiver
 from ourvidz.cli.exits import device_failure
 from ourvidz.errors import DeviceFailed
@@ -18,8 +19,9 @@ from ourvidz.service.estimates import Estimates
 
 pytestmark = pytest.mark.anyio
 
+QUIET = {"callback.progress": False}
 # In real time, so short: a fake device's steps take none, and the files are written beside it.
-QUICK = {"device.stall_seconds": 0.3, "callback.progress": False}
+QUICK = {**QUIET, "device.stall_seconds": 0.5}
 
 
 def hanging(device: SteppedDevice) -> None:
@@ -65,9 +67,10 @@ async def test_what_ran_and_what_waited_is_run_by_the_next_process(
 
     assert reason in await until_it_fails(open_house, device, story)
     assert houses[0].service.ending.is_set()
-    assert houses[0].service.health()["alarms"] == ["device_failed"]
+    health = houses[0].service.health()
+    assert (health["status"], health["alarms"]) == ("draining", ["device_failed"])
     assert receiver.callbacks == (), "nobody is told of a failure that the job is not to blame for"
-    async with open_house(**QUICK) as house:
+    async with open_house(**QUIET) as house:
         bodies = [await house.ended(name) for name in "aw"]
         await house.quiet()
         assert [body["status"] for body in bodies] == ["completed"] * 2
@@ -92,7 +95,7 @@ async def test_a_job_that_takes_the_device_down_each_time_is_given_up(
         await until_it_fails(open_house, device, start)
     device = SteppedDevice()
     losing(device)
-    async with open_house(device, **QUICK) as house:
+    async with open_house(device, **QUIET) as house:
         body = await house.ended("a")
         await house.quiet()
         assert body["status"] == "failed"
@@ -120,7 +123,7 @@ async def test_what_was_rendered_is_delivered_by_the_next_process(
         await house.push("sdxl_queue", payload("a"))
 
     assert reason in await until_it_fails(open_house, device, story)
-    async with open_house(**QUICK) as house:
+    async with open_house(**QUIET) as house:
         assert (await house.ended("rendered"))["status"] == "completed"
         assert (await house.ended("a"))["status"] == "completed"
         await house.quiet()
@@ -142,6 +145,31 @@ async def test_a_move_that_hangs_is_a_stall(open_house: OpenHouse) -> None:
         await house.quiet()
 
 
+class MovedClock(SystemClock):
+    """The machine's, and ahead of it."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+async def test_steps_keep_a_long_run_from_being_a_stall(open_house: OpenHouse) -> None:
+    device, clock = SteppedDevice(), MovedClock()
+    holds = [device.hold("a", "denoise", step) for step in (1, 2, 3)]
+    limit = 300
+    async with open_house(device, clock=clock, **QUIET, **{"device.stall_seconds": limit}) as house:
+        await house.push("sdxl_queue", payload("a"))
+        for hold in holds:
+            await hold.reached()
+            clock.ahead += 0.9 * limit
+            (watched,) = house.service.watch._watched.values()
+            assert 0 < watched.due - clock.monotonic() < 0.2 * limit
+            hold.release()
+        assert (await house.ended("a"))["status"] == "completed"
+        await house.quiet()
+
+
 async def test_what_was_learned_is_written_down_first(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +185,7 @@ async def test_what_was_learned_is_written_down_first(
 
     monkeypatch.setattr(Estimates, "keep", later)
     await until_it_fails(open_house, device, story)
-    async with open_house(**QUICK) as house:
+    async with open_house(**QUIET) as house:
         learned = house.service.estimates.stage_seconds("wan.vae")
         assert learned is not None
         assert learned[1] == 7.0

@@ -154,6 +154,7 @@ class House:
         assert not snapshot["running"]
         assert not snapshot["waiting"]
         assert not self.service.leases.held()
+        assert all(isinstance(key, str) for key in self.service.watch._watched), "a run is watched"
         assert self.device._runs == self.device._planned == self.device._controls == {}
         spool = self.root / "data" / "spool"
         assert not spool.exists() or not list(spool.iterdir())
