@@ -280,7 +280,13 @@ class Scheduler:
         assert failure is not None
         target = self._turn.job
         if target is not None and name in target.components[target.phase]:
-            self._settle(target, Outcome.FAILED, fault, f"{name}: {failure.detail}")
+            detail = f"{name}: {failure.detail}"
+            if fault is Fault.OUT_OF_MEMORY:
+                detail = (
+                    f"the device has no room for the {residency.size} bytes of {name} beside what "
+                    f"cannot go, the budget is {self._budget.device_bytes} ({failure.detail})"
+                )
+            self._settle(target, Outcome.FAILED, fault, detail)
         if failure.permanent:
             for job in list(self._index.waiting()):
                 self._settle_if_doomed(job)

@@ -184,6 +184,9 @@ def test_a_load_out_of_memory_fails_its_job_after_the_last_attempt() -> None:
     assert fail_load(s, "a", Fault.OUT_OF_MEMORY) == ["Load a"]
     assert fail_load(s, "a", Fault.OUT_OF_MEMORY) == ["Settle x failed", "Stage c"]
     assert s.books.settled["x"].fault is Fault.OUT_OF_MEMORY
+    assert s.books.settled["x"].detail.startswith(
+        "the device has no room for the 40 bytes of a beside what cannot go, the budget is 100 ("
+    )
     s.play_out()
 
 
