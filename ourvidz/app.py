@@ -108,10 +108,11 @@ def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
 @dataclass(frozen=True, slots=True)
 class Running:
     """A service that runs, and the base URL at which this machine reaches its API (empty where it
-    is switched off)."""
+    is switched off). ``ending`` is ``Service.ending``."""
 
     service: Service
     url: str
+    ending: anyio.Event
 
 
 @asynccontextmanager
@@ -131,7 +132,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         async with anyio.create_task_group() as service_task:
             await service_task.start(service.run)
             try:
-                yield Running(service, url)
+                yield Running(service, url, service.ending)
             finally:
                 service.stop()
         tasks.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""The root of the service's exceptions, and those that stop it before it starts."""
+"""The root of the service's exceptions, and those that stop it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ class DataDirError(OurVidzError):
 
 class DataDirBusy(DataDirError):
     """Another service works in the data directory (``service.data_dir``)."""
+
+    retryable = True
+
+
+class DeviceFailed(OurVidzError):
+    """The device can serve nobody any more in this process; a new one may find it well."""
 
     retryable = True
 

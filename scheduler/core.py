@@ -280,7 +280,13 @@ class Scheduler:
         assert failure is not None
         target = self._turn.job
         if target is not None and name in target.components[target.phase]:
-            self._settle(target, Outcome.FAILED, fault, f"{name}: {failure.detail}")
+            detail = f"{name}: {failure.detail}"
+            if fault is Fault.OUT_OF_MEMORY:
+                detail = (
+                    f"the device has no room for the {residency.size} bytes of {name} beside what "
+                    f"cannot go, the budget is {self._budget.device_bytes} ({failure.detail})"
+                )
+            self._settle(target, Outcome.FAILED, fault, detail)
         if failure.permanent:
             for job in list(self._index.waiting()):
                 self._settle_if_doomed(job)
@@ -347,7 +353,19 @@ class Scheduler:
             job.step = run.first_step
             self._park(job, Standing.PAUSED if run.resumed else Standing.WAITING, job.carried)
         else:
-            self._settle(job, Outcome.FAILED, event.fault, event.detail)
+            self._settle(job, Outcome.FAILED, event.fault, self._told(job, event))
+
+    def _told(self, job: Job, event: m.RunFailed) -> str:
+        """Why the job fails; with the bytes where they did not suffice."""
+        if event.fault is not Fault.OUT_OF_MEMORY:
+            return event.detail
+        phase = job.current
+        weights = job.run_bytes[job.phase] - phase.working_bytes
+        return (
+            f"phase {phase.name} ran out of memory with the device to itself: {weights} bytes of "
+            f"weights, {phase.working_bytes} to work in, the budget is "
+            f"{self._budget.device_bytes} ({event.detail})"
+        )
 
     def _may_try_again(self, job: Job, fault: Fault) -> bool:
         if fault is Fault.SHARED:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from ourvidz.adapters.requests import request_of
+from ourvidz.errors import DeviceFailed
 from ourvidz.ports import (
     ImageProduced,
     Part,
@@ -101,12 +102,12 @@ class Member:
         self._phase = runnable.plans[lease.phase]
         self._loop = asyncio.get_running_loop()
         self._told = anyio.Event()
-        self._event: m.Event | None = None
+        self._event: m.Event | DeviceFailed | None = None
         self._back: tuple[State, int] | None = None
 
     async def end(self) -> m.Event:
-        """The lease's terminal event. Cancelling the surrounding scope calls the lease off, and
-        waits until the thread is done with it."""
+        """The lease's terminal event. Raises ``DeviceFailed``. Cancelling the surrounding scope
+        calls the lease off, and waits until the thread is done with it."""
         try:
             await self._told.wait()
         except anyio.get_cancelled_exc_class():
@@ -116,6 +117,8 @@ class Member:
                     await self._told.wait()
             raise
         assert self._event is not None
+        if isinstance(self._event, DeviceFailed):
+            raise self._event
         return self._event
 
     # In the run's thread ------------------------------------------------------------------------
@@ -162,6 +165,10 @@ class Member:
         self._event = (
             m.RunCancelled(self.lease) if cancelled else m.RunFailed(self.lease, fault, detail)
         )
+
+    def lose(self, failure: DeviceFailed) -> None:
+        """The device is lost: there is no terminal event."""
+        self._event = failure
 
     def tell(self) -> None:
         """It has ended: wake who waits for that."""

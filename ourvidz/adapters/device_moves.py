@@ -10,7 +10,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
-from ourvidz.adapters.device_errors import described
+from ourvidz.adapters.device_errors import described, raise_if_lost
 from pipelines.base import CancelToken, RunCancelled
 from pipelines.component import Component
 from pipelines.faults import is_out_of_memory
@@ -31,17 +31,18 @@ class Moves:
         self._under_way: dict[str, CancelToken] = {}
 
     async def carry_out(self, move: Move, component: Component) -> m.Event:
-        """The move's terminal event. Raises what an ``Evict`` or ``Unstage`` raises."""
+        """The move's terminal event. Raises ``DeviceFailed``, and what else an ``Evict`` or
+        ``Unstage`` raises."""
         match move:
             case m.Stage(name):
                 return await self._transfer(_stage, name, component)
             case m.Load(name):
                 return await self._transfer(_load, name, component)
             case m.Evict(name):
-                await anyio.to_thread.run_sync(component.evict, limiter=self._thread)
+                await anyio.to_thread.run_sync(_leave, component.evict, limiter=self._thread)
                 return m.Evicted(name)
             case m.Unstage(name):
-                await anyio.to_thread.run_sync(component.unstage, limiter=self._thread)
+                await anyio.to_thread.run_sync(_leave, component.unstage, limiter=self._thread)
                 return m.Unstaged(name)
 
     def abort(self, name: str) -> None:
@@ -72,6 +73,7 @@ def _stage(name: str, component: Component, token: CancelToken) -> m.Event:
     except CheckpointError as error:
         return m.StageFailed(name, str(error), permanent=True)
     except Exception as error:
+        raise_if_lost(error)
         log.exception("stage_failed", component=name)
         return m.StageFailed(name, described(error), permanent=False)
     return m.StageSucceeded(name)
@@ -83,7 +85,16 @@ def _load(name: str, component: Component, token: CancelToken) -> m.Event:
     except RunCancelled:
         return m.Aborted(name)
     except Exception as error:
+        raise_if_lost(error)
         log.exception("load_failed", component=name)
         fault = Fault.OUT_OF_MEMORY if is_out_of_memory(error) else Fault.LOAD
         return m.LoadFailed(name, described(error), fault)
     return m.LoadSucceeded(name)
+
+
+def _leave(move: Callable[[], None]) -> None:
+    try:
+        move()
+    except Exception as error:
+        raise_if_lost(error)
+        raise

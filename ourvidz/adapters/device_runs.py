@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from ourvidz.adapters.device_errors import described
+from ourvidz.adapters.device_errors import described, device_failure
 from ourvidz.adapters.device_member import Member
 from ourvidz.adapters.starters import Starters
 from pipelines.base import Output, RunCancelled
@@ -121,13 +121,18 @@ def _stays(member: Member, *, new: bool = False) -> bool:
 
 
 def _fail(members: Sequence[Member], error: Exception) -> None:
-    """An error fails all who took the step: nobody knows which of them is to blame."""
+    """An error fails all who took the step: nobody knows which of them is to blame. One that cost
+    the device is nobody's: it ends the service."""
     fault = Fault.SHARED if len(members) > 1 else Fault.RUN
     if is_out_of_memory(error):
         fault = Fault.OUT_OF_MEMORY
     else:
         jobs, phase = [member.lease.job for member in members], members[0].lease.phase
         log.error("run_failed", jobs=jobs, phase=phase, exc_info=error)
+    lost = device_failure(error)
     detail = described(error)
     for member in members:
-        member.fail(fault, detail)
+        if lost is not None:
+            member.lose(lost)
+        else:
+            member.fail(fault, detail)

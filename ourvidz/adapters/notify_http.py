@@ -76,12 +76,18 @@ class HttpNotifier:
     async def notify(self, event_id: str, body: bytes) -> Delivered:
         """Post ``body`` (UTF-8 JSON). A 2xx answer is delivered, with ``skipped`` if it says so."""
         try:
+            # The time is the answer's head's: from there on the callback is accepted or is not.
             with anyio.fail_after(self._timeout_seconds):
-                return await self._post(event_id, body)
+                response = await self._post(event_id, body)
         except TimeoutError as error:
             raise NotifyUnavailable(f"no answer within {self._timeout_seconds:g} s") from error
+        try:
+            answer = await _read(response)
+        finally:
+            await response.aclose()
+        return self._judge(response, answer)
 
-    async def _post(self, event_id: str, body: bytes) -> Delivered:
+    async def _post(self, event_id: str, body: bytes) -> httpx.Response:
         headers = self._signer.headers(header_id(event_id), body, int(self._wall()))
         request = self._client.build_request(
             "POST",
@@ -91,15 +97,10 @@ class HttpNotifier:
             timeout=self._timeout_seconds,
         )
         try:
-            response = await self._client.send(request, stream=True, follow_redirects=False)
+            return await self._client.send(request, stream=True, follow_redirects=False)
         except httpx.RequestError as error:
             message = f"{type(error).__name__}: {error}"
             raise NotifyUnavailable(message[:_SHOWN_CHARACTERS]) from error
-        try:
-            answer = await _read(response)
-        finally:
-            await response.aclose()
-        return self._judge(response, answer)
 
     def _judge(self, response: httpx.Response, answer: bytes) -> Delivered:
         status = response.status_code

@@ -1,7 +1,8 @@
 """Exit codes, and how a known failure is told to whoever typed the command.
 
 0 done; 1 it failed; 2 the command line is wrong; 70 a defect stopped the service; 75 it failed and
-may succeed later; 78 the configuration is wrong, and a restart will not help.
+may succeed later, as where the device failed; 78 the configuration is wrong, and a restart will not
+help.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 import typer
 
-from ourvidz.errors import EX_CONFIG, ConfigError, DataDirError, OurVidzError
+from ourvidz.errors import EX_CONFIG, ConfigError, DataDirError, DeviceFailed, OurVidzError
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -38,6 +39,16 @@ def expected(error: Exception) -> OurVidzError | None:
             return None
         error = error.exceptions[0]
     return error if isinstance(error, OurVidzError) else None
+
+
+def device_failure(error: BaseException) -> DeviceFailed | None:
+    """The device's failure, if it is behind ``error``: what else is in the group came of it."""
+    while isinstance(error, BaseExceptionGroup):
+        found = error.subgroup(DeviceFailed)
+        if found is None:
+            return None
+        error = found.exceptions[0]
+    return error if isinstance(error, DeviceFailed) else None
 
 
 def message(error: OurVidzError) -> str:

@@ -5,12 +5,17 @@ interrupted nor joined, so leaving is bounded from outside: from the moment the 
 whatever reason, a timer runs, and where it strikes the process ends without unwinding. Nothing is
 lost by that, or by a kill: queues and journal are durable, and what was claimed goes back to its
 queue when the service starts again.
+
+A device that failed always ends the process this way, even where everything could be closed: a
+library that tidies up a lost context may abort, and a supervisor must see 75.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +26,7 @@ import structlog
 
 from ourvidz import logs
 from ourvidz.app import Running, running
-from ourvidz.cli.exits import expected
+from ourvidz.cli.exits import device_failure, expected
 from ourvidz.cli.models import ensure_tiny
 from ourvidz.config import Settings
 
@@ -30,18 +35,24 @@ log = structlog.get_logger()
 # What leaving may take beyond the drain's deadline: runs that were told to stop reach their next
 # check, open requests end, the journal is closed.
 MARGIN_SECONDS = 10.0
+# What leaving may take where nobody asked for it: nothing is drained then.
+FAILED_SECONDS = 5.0
 
 Open = Callable[[Settings], AbstractAsyncContextManager[Running]]
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, way_out: WayOut | None = None) -> int:
     """Serve until a signal; returns the exit code. Raises ``OurVidzError`` where the service
-    cannot start."""
+    cannot start; does not return where the device failed."""
+    way_out = way_out or WayOut()
     logs.configure(settings.logging.format, settings.logging.level, settings.logging.log_prompts)
     ensure_tiny(settings)
     try:
-        anyio.run(serve, settings)
+        anyio.run(serve, settings, running, way_out)
     except Exception as error:
+        if (failed := device_failure(error)) is not None:
+            way_out.now(str(failed))
+            return os.EX_TEMPFAIL
         if (known := expected(error)) is not None:
             raise known from None
         log.exception("service_crashed")
@@ -51,7 +62,12 @@ def run(settings: Settings) -> int:
 
 @dataclass(slots=True)
 class WayOut:
-    """Ends the process at once, by ``leave`` with an exit code; a supervisor may start it again."""
+    """Ends the process at once, by ``leave`` with an exit code; a supervisor may start it again.
+
+    The one place that does. No thread is joined, nothing is unwound and no buffer is written but
+    the logs'. That suffices: whatever a job has reached was on disk before the service went on, and
+    a transaction that is cut off here was never told to anybody as done.
+    """
 
     leave: Callable[[int], object] = os._exit
     _timer: threading.Timer | None = None
@@ -59,11 +75,14 @@ class WayOut:
     def now(self, reason: str) -> None:
         threads = [thread.name for thread in threading.enumerate()]
         log.error("hard_exit", reason=reason, threads=threads)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+                stream.flush()
         self.leave(os.EX_TEMPFAIL)
 
     def arm(self, seconds: float) -> None:
         """Leave in so many seconds, unless the process has ended by then."""
-        self._timer = threading.Timer(seconds, self.now, ["the drain took too long"])
+        self._timer = threading.Timer(seconds, self.now, ["leaving took too long"])
         # It must not keep alive the process that it is to end.
         self._timer.daemon = True
         self._timer.start()
@@ -105,11 +124,25 @@ async def serve(
                     stop.serving = True
                     log.info("service_ready", url=live.url, pid=os.getpid())
                     try:
-                        await stop.asked.wait()
+                        await _first(stop.asked, live.ending)
                     finally:
-                        way_out.arm(settings.service.drain_seconds + MARGIN_SECONDS)
+                        asked = stop.asked.is_set()
+                        drain = settings.service.drain_seconds + MARGIN_SECONDS
+                        way_out.arm(drain if asked else FAILED_SECONDS)
             log.info("service_stopped")
             tasks.cancel_scope.cancel()
+
+
+async def _first(*events: anyio.Event) -> None:
+    """Return once one of the events is set."""
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(event: anyio.Event) -> None:
+            await event.wait()
+            tasks.cancel_scope.cancel()
+
+        for event in events:
+            tasks.start_soon(wait, event)
 
 
 def _signals() -> list[signal.Signals]:

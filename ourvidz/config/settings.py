@@ -99,6 +99,8 @@ class Device(Table):
     threads: int = Field(default=2, ge=1, le=256)
     poison_evicted: bool = True
     working_bytes_factor: float = Field(default=1.25, ge=1, le=10)
+    stall_seconds: Seconds = 300.0
+    stall_factor: float = Field(default=20.0, ge=1, le=10**6)
 
     @model_validator(mode="after")
     def _reserve_below_budget(self) -> Self:
@@ -293,8 +295,9 @@ class Callback(Table):
     """``url`` empty: no callbacks are sent."""
 
     url: CallbackUrl = ""
+    shape: Literal["job-callback", "generation-complete"] = "job-callback"
     timeout_seconds: Seconds = 30.0
-    attempts_max: int = Field(default=12, ge=1, le=1000)
+    attempts_max: int = Field(default=300, ge=1, le=100_000)
     retry_seconds_min: Seconds = 0.5
     retry_seconds_max: Seconds = 300.0
     undelivered_max: int = Field(default=1000, ge=1, le=1_000_000)

@@ -109,7 +109,8 @@ class Executor(Protocol):
         """Make a planned part known; its state is kept until ``forget``."""
 
     async def execute(self, command: Command) -> Event:
-        """Carry out one command and return its terminal event; never raises but by cancellation.
+        """Carry out one command and return its terminal event. Raises nothing but, where the device
+        is lost to this process, ``errors.DeviceFailed``: then no command has an end any more.
 
         Commands for the same run share it, as ``scheduler.messages`` says: each returns when its
         own lease ends, while the others go on. A run with several starters begins when all their

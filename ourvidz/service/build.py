@@ -25,6 +25,7 @@ from ourvidz.service.calibration import Calibration, Forecasts
 from ourvidz.service.company import Company
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
+from ourvidz.service.device_watch import DeviceWatch
 from ourvidz.service.engine import Engine
 from ourvidz.service.estimates import Estimates, Hardware
 from ourvidz.service.events import Events
@@ -39,6 +40,7 @@ from ourvidz.service.runs import Runs
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
 from ourvidz.wire import Rules
+from scheduler.messages import StepReached
 from scheduler.recording import VERSION, Header
 from scheduler.replay import scheduler_of
 from scheduler.types import Budget, Links
@@ -75,6 +77,8 @@ class _Shared:
         self.roster = Roster(self.events, self.room)
         self.calibration = Calibration(ports.clock, self.metrics)
         self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
+        device = settings.device
+        self.watch = DeviceWatch(ports.clock, device.stall_seconds, device.stall_factor)
 
 
 def build_service(settings: Settings, ports: Ports) -> Service:
@@ -112,6 +116,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         intake=_intake(settings, ports, shared, engine, flow),
         delivery=delivery,
         leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms),
+        watch=shared.watch,
         heartbeat=Heartbeat(ports.clock, settings.service.heartbeat_seconds, shared.metrics),
         events=shared.events,
         metrics=shared.metrics,
@@ -158,6 +163,7 @@ def _runs(ports: Ports, shared: _Shared) -> Runs:
         estimates=shared.estimates,
         calibration=shared.calibration,
         company=Company(),
+        watch=shared.watch,
         metrics=shared.metrics,
         alarms=shared.alarms,
         meter=ports.executor if isinstance(ports.executor, PeakMeter) else None,
@@ -189,6 +195,10 @@ def _flow(
     delivery: Delivery,
     reporter: ProgressReporter,
 ) -> Flow:
+    def on_step(event: StepReached) -> None:
+        shared.watch.stepped(event.lease)
+        engine.step_reached(event)
+
     return Flow(
         settings=settings,
         rules=Rules.from_settings(settings),
@@ -197,7 +207,7 @@ def _flow(
         executor=ports.executor,
         references=ports.references,
         admission=ports.admission,
-        production=Production(ports.renderer, ports.journal, ports.clock, engine.step_reached),
+        production=Production(ports.renderer, ports.journal, ports.clock, on_step),
         engine=engine,
         roster=shared.roster,
         demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),

@@ -242,7 +242,7 @@ class Delivery:
     def _body(self, record: JobRecord) -> bytes:
         assert record.result is not None, "an ended job has a result"
         if record.result.status == "completed":
-            return callback_completed(record.spec, record.result)
+            return callback_completed(record.spec, record.result, self.callback.shape)
         return callback_failed(record.spec, record.result, record.completed_at or 0.0)
 
     def invalid_body(self, invalid: InvalidJob) -> bytes:

@@ -15,6 +15,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from ourvidz.errors import DeviceFailed
 from ourvidz.ports import Clock, Executor, Recorder
 from ourvidz.service.inbox import Inbox
 from ourvidz.service.signal import Signal
@@ -69,6 +70,9 @@ class RunWatcher(Protocol):
 
     def on_settle(self, settle: Settle) -> None:
         """A job has left the scheduler."""
+
+    def device_failed(self, failure: DeviceFailed) -> None:
+        """A command found the device lost and has no terminal event: the service is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,9 @@ class Engine:
     async def _carry_out(self, command: Move | Run) -> None:
         try:
             event = await self._watched(command)
+        except DeviceFailed as failure:
+            self._watcher.device_failed(failure)
+            return
         except Exception as error:
             log.exception("watching_broke", command=repr(command))
             event = _failure(command, error)
@@ -220,6 +227,8 @@ class Engine:
         began = self._clock.monotonic()
         try:
             event = await self._executor.execute(command)
+        except DeviceFailed:
+            raise
         except Exception as error:
             log.exception("command_broke", command=repr(command))
             event = _failure(command, error)

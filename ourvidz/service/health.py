@@ -25,6 +25,8 @@ QUEUE_UNAVAILABLE: Final = "queue_unavailable"
 DELIVERY_BROKE: Final = "delivery_broke"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.
 COMPONENT_FAILED: Final = "component_failed"
+# The device is stuck or lost; the service ends, for a supervisor to start it anew.
+DEVICE_FAILED: Final = "device_failed"
 # The scheduler's turns are not recorded any more, as the disk is full or too slow.
 RECORDING_STOPPED: Final = "recording_stopped"
 # Callbacks were given up and are kept as dead.

@@ -45,25 +45,37 @@ class ProgressReporter:
             raise failure
 
     async def _loop(self, notifier: Notifier, job: ActiveJob) -> None:
-        number = 0
+        # A job that was handed back or cut off runs again: a receiver that drops what it has had
+        # under the same id must not drop the later run's reports.
+        run, number = job.claimed.claim_id, 0
         while True:
             moved = job.moved.ticket
             if job.state is JobState.RUNNING:
                 number += 1
-                try:
-                    await self._tell(notifier, job, number)
-                except Exception:
-                    # Best effort: what goes wrong with a report must not harm the job it is about.
-                    log.exception("progress_broke")
-                await anyio.sleep(self.settings.progress_seconds)
+                pause = await self._tell(notifier, job, f"processing.{run}.{number}")
+                if pause is None:
+                    return
+                await anyio.sleep(pause)
             await moved.wait()
 
-    async def _tell(self, notifier: Notifier, job: ActiveJob, number: int) -> None:
-        body = callback_processing(job.spec, job.progress())
+    async def _tell(self, notifier: Notifier, job: ActiveJob, event: str) -> float | None:
+        """Report once. Returns the least seconds until the next report, ``None`` for no more."""
+        period = self.settings.progress_seconds
         try:
-            delivered = await notifier.notify(event_id(job.id, f"processing.{number}"), body)
-        except (NotifyRejected, NotifyUnavailable) as error:
+            body = callback_processing(job.spec, job.progress())
+            delivered = await notifier.notify(event_id(job.id, event), body)
+        except NotifyUnavailable as error:
             log.info("progress_not_delivered", reason=str(error))
-            return
+            return max(period, error.retry_after_seconds or 0.0)
+        except NotifyRejected as error:
+            # It would refuse the next one, too. The alarm is the terminal callback's.
+            log.warning("progress_rejected", reason=str(error))
+            return None
+        except Exception:
+            # Best effort: what goes wrong with a report must not harm the job it is about.
+            log.exception("progress_broke")
+            return period
         if delivered.skipped:
             await self.on_skipped(job)
+            return None
+        return period

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import structlog
 
+from ourvidz.errors import DeviceFailed
 from ourvidz.jobs import JobState
 from ourvidz.ports import JobSource, Journal, PeakMeter
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.calibration import Calibration
 from ourvidz.service.company import Company, Stretch
+from ourvidz.service.device_watch import DeviceWatch
 from ourvidz.service.engine import Move
 from ourvidz.service.estimates import Estimates
 from ourvidz.service.health import COMPONENT_FAILED, Alarms
@@ -20,11 +22,13 @@ from scheduler.messages import (
     Aborted,
     Event,
     Evicted,
+    Load,
     LoadFailed,
     LoadSucceeded,
     Paused,
     PhaseFinished,
     Settle,
+    Stage,
     StageFailed,
     StageSucceeded,
     Unstaged,
@@ -47,6 +51,7 @@ class Runs:
     estimates: Estimates
     calibration: Calibration
     company: Company
+    watch: DeviceWatch
     metrics: Metrics
     alarms: Alarms
     meter: PeakMeter | None
@@ -59,8 +64,10 @@ class Runs:
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
         self.company.run_began(lease)
+        self.watch.run_began(lease, None if job is None else job.phases[job.part][lease.phase])
 
     def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
+        self.watch.run_ended(lease)
         job = self.roster.of_part(lease.job)
         reached = 0 if job is None else _reached(job, lease, event)
         stretch = self.company.run_ended(lease, event, seconds, reached)
@@ -75,9 +82,11 @@ class Runs:
 
     def before_move(self, command: Move) -> None:
         self.company.move_began(command.component)
+        self.watch.move_began(command.component, self._move_seconds(command))
 
     def after_move(self, event: Event, seconds: float) -> None:
         assert isinstance(event, Moved), f"{event!r} ends no move"
+        self.watch.move_ended(event.component)
         alone = self.company.move_ended(event.component)
         if isinstance(event, StageFailed | LoadFailed):
             log.error("component_failed", component=event.component, reason=event.detail)
@@ -96,6 +105,18 @@ class Runs:
         job = self.roster.of_part(settle.job)
         if job is not None:
             job.settle(settle)
+
+    def device_failed(self, failure: DeviceFailed) -> None:
+        self.watch.lost(failure)
+
+    def _move_seconds(self, command: Move) -> float:
+        """As learned, at the slow end; 0 where nothing is."""
+        learned = None
+        if isinstance(command, Stage):
+            learned = self.estimates.stage_seconds(command.component)
+        elif isinstance(command, Load):
+            learned = self.estimates.load_seconds(command.component)
+        return 0.0 if learned is None else learned[1]
 
     def _learn(self, job: ActiveJob, lease: Lease, stretch: Stretch, seconds: float) -> None:
         """From a run that had the device to itself."""

@@ -18,11 +18,12 @@ from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known
 from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.calibration import Forecasts
 from ourvidz.service.delivery import Delivery
+from ourvidz.service.device_watch import DeviceWatch
 from ourvidz.service.engine import Engine, Place
 from ourvidz.service.estimates import Estimates, Quantiles
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.faults import CANCELLED
-from ourvidz.service.health import PARKED_CALLBACKS, Alarms, Heartbeat
+from ourvidz.service.health import DEVICE_FAILED, PARKED_CALLBACKS, Alarms, Heartbeat
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 
 # After the drain's deadline a cancelled run is given this long to reach its next check.
 _CANCEL_SECONDS = 5.0
+# What a disk may take to write down the last of what was learned, before the process ends.
+_FLUSH_SECONDS = 2.0
 
 
 class SubmissionInvalid(Exception):
@@ -55,7 +58,11 @@ class TooLate(Exception):
 
 @dataclass(slots=True)
 class Service:
-    """Joins the parts; everything is handed in by the composition root."""
+    """Joins the parts; everything is handed in by the composition root.
+
+    ``ending`` is set when the service's tasks begin to end, whatever for: after a drain, or because
+    something has failed. Where a thread hangs ``run`` may never return after that.
+    """
 
     settings: Settings
     rules: Rules
@@ -69,6 +76,7 @@ class Service:
     intake: Intake
     delivery: Delivery
     leases: Leases
+    watch: DeviceWatch
     heartbeat: Heartbeat
     events: Events
     metrics: Metrics
@@ -76,12 +84,17 @@ class Service:
     room: Signal
     ready: bool = False
     draining: bool = False
+    ending: anyio.Event = field(default_factory=anyio.Event)
     _stop: anyio.Event = field(default_factory=anyio.Event)
     _recovered: anyio.Event = field(default_factory=anyio.Event)
     _tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until ``stop``, then drain. Started once the queues are being consumed."""
+        """Serve until ``stop``, then drain. Started once the queues are being consumed.
+
+        Raises ``DeviceFailed``, in a group, where the device is stuck or lost: what was claimed
+        stays in the journal and in its queue as it is, for the next process.
+        """
         async with anyio.create_task_group() as tasks:
             await self.estimates.recall()
             await self._recover(tasks)
@@ -91,6 +104,8 @@ class Service:
             tasks.start_soon(self.forecasts.watch)
             tasks.start_soon(self.estimates.keep)
             tasks.start_soon(self.heartbeat.beat)
+            tasks.start_soon(self._watch_device)
+            tasks.start_soon(self._announce_end)
             tasks.start_soon(self.leases.renew)
             tasks.start_soon(self.leases.reap)
             tasks.start_soon(self.intake.run, tasks)
@@ -106,6 +121,25 @@ class Service:
     def stop(self) -> None:
         """Ask for the drain; returns at once."""
         self._stop.set()
+
+    async def _watch_device(self) -> None:
+        """Goes down with the device. Jobs and deliveries need no farewell: what they have reached
+        stands in the journal already."""
+        failure = await self.watch.failure()
+        log.critical("device_failed", reason=str(failure), jobs=[str(j.id) for j in self.roster])
+        self.alarms.ring(DEVICE_FAILED)
+        # Health says from here on that nothing more is to be sent here.
+        self.draining = True
+        self.intake.stop()
+        with anyio.move_on_after(_FLUSH_SECONDS):
+            await self.estimates.flush()
+        raise failure
+
+    async def _announce_end(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.ending.set()
 
     async def submit(self, body: Mapping[str, Any]) -> tuple[JobRecord, bool]:
         """Put a job into its queue. Returns its record and whether it is new.

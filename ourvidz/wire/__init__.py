@@ -34,6 +34,7 @@ from ourvidz.wire.keys import asset_key, event_id, thumbnail_key
 from ourvidz.wire.parse import parse, parse_object
 from ourvidz.wire.presets import known_types
 from ourvidz.wire.render import (
+    Shape,
     asset_metadata,
     callback_completed,
     callback_failed,
@@ -44,6 +45,7 @@ from ourvidz.wire.rules import Rules
 
 __all__ = [
     "Rules",
+    "Shape",
     "asset_key",
     "asset_metadata",
     "callback_completed",

@@ -1,15 +1,19 @@
-"""Results become callback bodies in the ``job-callback`` shape.
+"""Results become callback bodies, in the shape that the receiver wants.
 
 Every function is pure and its bytes depend on its arguments alone: keys are sorted, and the time
 of a failure is an argument. The receiver takes an asset's position as its ``asset_index``: the
 successes of a batch are sent in order without gaps, their keys keep the original index, and
 ``metadata.failed_indices`` names the rest.
+
+The shapes differ in their assets alone. ``generation-complete`` says everything that
+``job-callback`` says, and beside it the flat fields of the later backend under each of their names:
+a receiver that reads either is served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
@@ -25,11 +29,13 @@ from ourvidz.jobs import (
     VideoWork,
 )
 
+Shape = Literal["job-callback", "generation-complete"]
+
 _MILLISECONDS = 3
 _MICROSECONDS = 6
 
 
-def callback_completed(spec: JobSpec, result: JobResult) -> bytes:
+def callback_completed(spec: JobSpec, result: JobResult, shape: Shape = "job-callback") -> bytes:
     """The body for a job that made something, all of it or in part.
 
     Raises ``ValueError`` for a result that is not ``completed``.
@@ -40,7 +46,7 @@ def callback_completed(spec: JobSpec, result: JobResult) -> bytes:
     return _body(
         spec.id,
         "completed",
-        [_asset(asset, position) for position, asset in enumerate(assets)],
+        [_asset(asset, position, shape) for position, asset in enumerate(assets)],
         {
             **_common(spec),
             **_text(spec, result),
@@ -131,7 +137,7 @@ def asset_metadata(
     return metadata
 
 
-def _asset(asset: Asset, position: int) -> dict[str, Any]:
+def _asset(asset: Asset, position: int, shape: Shape) -> dict[str, Any]:
     body: dict[str, Any] = {
         "type": asset.kind,
         "url": asset.key,
@@ -139,7 +145,24 @@ def _asset(asset: Asset, position: int) -> dict[str, Any]:
     }
     if asset.thumbnail_key is not None:
         body["thumbnail_url"] = asset.thumbnail_key
+    if shape == "generation-complete":
+        body |= _flat(asset, position)
     return body
+
+
+def _flat(asset: Asset, position: int) -> dict[str, Any]:
+    """What ``generation-complete`` says of an asset beside the rest."""
+    flat = {
+        "asset_type": asset.kind,
+        "temp_storage_path": asset.key,
+        "file_size_bytes": asset.size_bytes,
+        "mime_type": asset.mime,
+        "generation_seed": asset.metadata["seed"],
+        "asset_index": position,
+    }
+    if "duration_seconds" in asset.metadata:
+        flat["duration_seconds"] = asset.metadata["duration_seconds"]
+    return flat
 
 
 def _common(spec: JobSpec) -> dict[str, Any]:

@@ -321,3 +321,20 @@ async def test_an_answer_that_breaks_off_after_its_status_counts(
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         assert await notifier(client, url).notify(EVENT, BODY) == Delivered(skipped=False)
     assert posts == 1
+
+
+class Dripping(httpx.AsyncByteStream):
+    """An answer's body that begins and never ends."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+
+async def test_an_answer_whose_body_outlasts_the_time_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its head came in time: the callback is accepted, whatever the rest of the answer does."""
+    monkeypatch.setattr("ourvidz.adapters.notify_http.ANSWER_SECONDS_MAX", 0.2)
+    handler, _ = answering(httpx.Response(200, stream=Dripping()))
+    assert await against(handler, timeout_seconds=0.1) == Delivered(skipped=False)

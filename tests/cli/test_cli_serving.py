@@ -17,9 +17,9 @@ from support.house import settings_for
 
 from ourvidz.app import Running
 from ourvidz.cli import serving
-from ourvidz.cli.serving import MARGIN_SECONDS, WayOut, serve
+from ourvidz.cli.serving import FAILED_SECONDS, MARGIN_SECONDS, WayOut, serve
 from ourvidz.config import Settings
-from ourvidz.errors import DataDirBusy, DataDirError
+from ourvidz.errors import DataDirBusy, DataDirError, DeviceFailed
 from ourvidz.http.server import ListenError
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +51,7 @@ class Pretence:
     may_open: anyio.Event = field(default_factory=anyio.Event)
     may_end: anyio.Event = field(default_factory=anyio.Event)
     crash: anyio.Event = field(default_factory=anyio.Event)
+    ending: anyio.Event = field(default_factory=anyio.Event)
 
     @asynccontextmanager
     async def running(self, _settings: Settings) -> AsyncIterator[Running]:
@@ -59,7 +60,7 @@ class Pretence:
             tasks.start_soon(self._live)
             self.opened.set()
             try:
-                yield Running(None, "http://x")  # type: ignore[arg-type]
+                yield Running(None, "http://x", self.ending)  # type: ignore[arg-type]
             finally:
                 self.draining.set()
             await self.may_end.wait()
@@ -173,7 +174,23 @@ async def test_a_crash_is_raised_and_leaving_is_bounded(settings: Settings) -> N
     with anyio.fail_after(10), pytest.raises(ExceptionGroup) as raised:
         await serve(settings, service.running, way_out)
     assert raised.group_contains(RuntimeError, match="a defect")
-    assert len(way_out.armed) == 1
+    assert way_out.armed == [FAILED_SECONDS], "nobody asked for a drain"
+
+
+async def test_leaving_is_bounded_where_a_service_fails_and_does_not_return(
+    settings: Settings,
+) -> None:
+    """As with a thread that hangs."""
+    service, way_out = Pretence(), Watched()
+    service.may_open.set()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve, settings, service.running, way_out)
+            await service.opened.wait()
+            service.ending.set()
+            await service.draining.wait()
+            assert way_out.armed == [FAILED_SECONDS]
+            service.may_end.set()
 
 
 async def test_the_timer_leaves_and_can_be_disarmed() -> None:
@@ -204,18 +221,18 @@ class _Serve:
 
     failure: Exception | None = None
 
-    async def __call__(self, _settings: Settings) -> None:
+    async def __call__(self, _settings: Settings, *_: object) -> None:
         if self.failure is not None:
             raise self.failure
 
 
 @pytest.fixture
 def run_with(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(settings: Settings, failure: Exception | None) -> int:
+    def run(settings: Settings, failure: Exception | None, way_out: WayOut | None = None) -> int:
         monkeypatch.setattr(serving, "serve", _Serve(failure))
         monkeypatch.setattr(serving, "ensure_tiny", lambda _: None)
         monkeypatch.setattr(serving.logs, "configure", lambda *_: None)
-        return serving.run(settings)
+        return serving.run(settings, way_out)
 
     return run
 
@@ -235,3 +252,21 @@ class TestRun:
         for failure in (DataDirBusy(), ExceptionGroup("x", [ExceptionGroup("y", [ListenError()])])):
             with pytest.raises((DataDirBusy, ListenError)):
                 run_with(settings, failure)
+
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            DeviceFailed(),
+            ExceptionGroup("x", [ExceptionGroup("y", [DeviceFailed()])]),
+            ExceptionGroup(
+                "x", [RuntimeError("CUDA error"), ExceptionGroup("y", [DeviceFailed()])]
+            ),
+        ],
+        ids=["alone", "in a group", "beside what came of it"],
+    )
+    def test_a_failed_device_leaves_for_the_supervisor(
+        self, run_with: Any, settings: Settings, failure: Exception
+    ) -> None:
+        codes: list[int] = []
+        run_with(settings, failure, WayOut(codes.append))
+        assert codes == [75]

@@ -148,6 +148,18 @@ async def test_what_a_queue_brought_and_was_refused_is_shown(tmp_path: Path) -> 
         assert (job["status"], job["error"]["code"]) == ("failed", "INVALID_PARAMETER")
 
 
+@pytest.mark.parametrize("name", ["never", "no-uuid"])
+async def test_what_was_never_submitted_is_not_found(tmp_path: Path, name: str) -> None:
+    """It is no job that is queued, and none that is done; nor does asking make it one."""
+    wanted = job_id(name) if name == "never" else name
+    async with open_client(tmp_path) as (_, client):
+        await finished(client, **payload("a"))
+        for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("GET", "")):
+            answer = await client.request(method, f"/jobs/{wanted}{path}")
+            assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+        assert [job["id"] for job in (await client.get("/jobs")).json()["jobs"]] == [job_id("a")]
+
+
 async def test_the_service_shows_itself(tmp_path: Path) -> None:
     async with open_client(tmp_path) as (_, client):
         await finished(client, **payload("a"))

@@ -184,6 +184,9 @@ def test_a_load_out_of_memory_fails_its_job_after_the_last_attempt() -> None:
     assert fail_load(s, "a", Fault.OUT_OF_MEMORY) == ["Load a"]
     assert fail_load(s, "a", Fault.OUT_OF_MEMORY) == ["Settle x failed", "Stage c"]
     assert s.books.settled["x"].fault is Fault.OUT_OF_MEMORY
+    assert s.books.settled["x"].detail.startswith(
+        "the device has no room for the 40 bytes of a beside what cannot go, the budget is 100 ("
+    )
     s.play_out()
 
 
@@ -204,7 +207,8 @@ def test_a_run_out_of_memory_is_tried_once_more_with_the_device_to_itself() -> N
     assert s.fail(Fault.OUT_OF_MEMORY, "no luck") == ["Settle x failed"]
     assert (s.books.settled["x"].fault, s.books.settled["x"].detail) == (
         Fault.OUT_OF_MEMORY,
-        "no luck",
+        "phase denoise ran out of memory with the device to itself: 20 bytes of weights, "
+        "10 to work in, the budget is 100 (no luck)",
     )
     s.assert_settled()
 

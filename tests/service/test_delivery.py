@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Any
 from uuid import UUID
 
@@ -124,7 +126,13 @@ async def test_a_callback_is_repeated_under_the_same_id(
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"), [("3", 3, 3), ("0", 0.5, 1), ("99999", 3600, 3600)]
+    ("asked", "least", "most"),
+    [
+        ("3", 3, 3),
+        ("0", 0.5, 1),
+        ("99999", 3600, 3600),
+        ("in half an hour", 60, 1800),
+    ],
 )
 async def test_the_receivers_time_to_wait_is_kept(
     open_house: OpenHouse,
@@ -134,6 +142,8 @@ async def test_the_receivers_time_to_wait_is_kept(
     least: float,
     most: float,
 ) -> None:
+    if asked == "in half an hour":
+        asked = formatdate(time.time() + 1800, usegmt=True)
     receiver.reset([Answer(429, headers={"Retry-After": asked})])
     slept: list[float] = []
 

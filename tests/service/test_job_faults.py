@@ -84,6 +84,10 @@ async def test_out_of_memory_twice_is_the_jobs_end(open_house: OpenHouse) -> Non
     async with open_house(device) as house:
         error = error_of(await house.run("a"))
         assert (error["code"], error["retryable"]) == ("OOM_ERROR", True)
+        assert error["message"] == (
+            "phase denoise ran out of memory with the device to itself: 5100 bytes of weights, "
+            "500 to work in, the budget is 51000 (planted)"
+        )
         await fine(house)
 
 

@@ -154,6 +154,7 @@ class House:
         assert not snapshot["running"]
         assert not snapshot["waiting"]
         assert not self.service.leases.held()
+        assert all(isinstance(key, str) for key in self.service.watch._watched), "a run is watched"
         assert self.device._runs == self.device._planned == self.device._controls == {}
         spool = self.root / "data" / "spool"
         assert not spool.exists() or not list(spool.iterdir())
@@ -197,10 +198,13 @@ def starts(device: FakeDevice, name: str) -> int:
     return sum(job.partition("/")[0] == job_id(name) for job in jobs)
 
 
-def settings_for(root: Path, url: str, **flags: Any) -> Settings:
+def settings_for(root: Path, url: str, service_key: str = "", **flags: Any) -> Settings:
+    environ = {"JOB_CALLBACK_SECRET": SECRET}
+    if service_key:
+        environ["SUPABASE_SERVICE_KEY"] = service_key
     return load(
         REPOSITORY / "config.toml",
-        environ={"JOB_CALLBACK_SECRET": SECRET},
+        environ=environ,
         flags={
             "service.data_dir": str(root / "data"),
             "store.dir": str(root / "store"),

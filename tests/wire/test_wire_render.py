@@ -61,6 +61,19 @@ def images(read):
     return callback_completed(spec, JobResult("completed", files, generation_seconds=1.23456))
 
 
+def images_complete(read):
+    spec = read("sdxl_generate", prompt="a cat", batch_size=3, seed=7)
+    files = (asset(spec, 2), asset(spec, 1, thumbnail=False))
+    result = JobResult("completed", files, failed={0: OUT_OF_MEMORY})
+    return callback_completed(spec, result, "generation-complete")
+
+
+def video_complete(read):
+    spec = read("wan_generate", prompt="a cat", frames=17, seed=7)
+    result = JobResult("completed", (asset(spec, 0),))
+    return callback_completed(spec, result, "generation-complete")
+
+
 def img2img(read):
     spec = read("sdxl_generate", prompt="a cat", seed=7, reference_image="k", width=1023)
     run_warnings = ("prompt: 90 tokens were cut to 77", spec.warnings[0])
@@ -136,6 +149,8 @@ RENDERED = {
     case.__name__: case
     for case in (
         images,
+        images_complete,
+        video_complete,
         img2img,
         legacy_images,
         partial_failure,
@@ -185,6 +200,18 @@ def test_assets_are_in_order_and_without_gaps(read):
     assert [each["url"].rsplit("/", 1)[1] for each in sent["assets"]] == ["1.png", "2.png"]
     assert [each["metadata"]["seed"] for each in sent["assets"]] == [8, 9]
     assert sent["metadata"]["failed_indices"] == [0, 3]
+
+
+@pytest.mark.parametrize("kind", ["sdxl_generate", "wan_generate"])
+def test_the_second_shape_says_all_that_the_first_does(kind, read):
+    spec = read(kind, prompt="x", seed=3)
+    result = JobResult("completed", (asset(spec, 0),))
+    first = json.loads(callback_completed(spec, result))
+    second = json.loads(callback_completed(spec, result, "generation-complete"))
+    (plain,), (flat,) = first.pop("assets"), second.pop("assets")
+    assert first == second
+    assert {name: flat[name] for name in plain} == plain
+    assert flat.keys() - plain.keys() >= {"asset_type", "temp_storage_path", "generation_seed"}
 
 
 def test_frames_are_those_of_the_file(read):
