@@ -140,6 +140,12 @@ class House:
                 if event.data.get("status") in statuses:
                     return
 
+    async def rendered(self, name: str) -> None:
+        """Return once every file of the job is in spool and journal."""
+        with anyio.fail_after(LIMIT_SECONDS):
+            while await self.state(name) is not JobState.RENDERED:
+                await turns()
+
     async def quiet(self) -> None:
         """Return once nothing is queued, held or owed; and nothing may be left of any job."""
         with anyio.fail_after(LIMIT_SECONDS):
@@ -200,7 +206,7 @@ def starts(device: FakeDevice, name: str) -> int:
 def settings_for(root: Path, url: str, **flags: Any) -> Settings:
     return load(
         REPOSITORY / "config.toml",
-        environ={"JOB_CALLBACK_SECRET": SECRET},
+        environ={"JOB_CALLBACK_SECRET": SECRET, **flags.pop("environ", {})},
         flags={
             "service.data_dir": str(root / "data"),
             "store.dir": str(root / "store"),
