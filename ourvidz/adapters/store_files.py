@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import anyio
@@ -22,6 +23,7 @@ from ourvidz.ports import StoreDenied, StoreRejected, StoreUnavailable
 CHUNK_BYTES = 1 << 18
 PARTS_MAX = 10_000  # as many as S3 takes
 _SHOWN_CHARACTERS = 300
+_SKEW_SECONDS = 300.0  # no store refuses less
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LASTING = frozenset(
     {errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
@@ -162,6 +164,16 @@ def status_error(
     if status in _DENIED or status < 400:
         return StoreDenied(message)
     return StoreRejected(message)
+
+
+def clock_skew(date: str | None, now: float) -> float:
+    """By how many seconds this machine is ahead of whoever wrote a ``Date`` header; 0 where that is
+    too little to matter or not to be known."""
+    try:
+        skew = now - parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return skew if abs(skew) > _SKEW_SECONDS else 0.0
 
 
 def _pieces(path: Path, whole_max: int, part_bytes: int) -> list[Piece]:

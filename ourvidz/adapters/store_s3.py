@@ -31,6 +31,7 @@ from ourvidz.adapters.store_files import (
     StoreError,
     bare_etag,
     check_name,
+    clock_skew,
     contradicts,
     etag,
     open_piece,
@@ -39,7 +40,7 @@ from ourvidz.adapters.store_files import (
     status_error,
 )
 from ourvidz.config import settings
-from ourvidz.ports import Clock, StoreRejected, StoreUnavailable
+from ourvidz.ports import Clock, StoreDenied, StoreRejected, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -133,7 +134,8 @@ class S3Store:
             if answered.status == 404:
                 raise KeyError(f"{bucket}/{key}") from answered
             raise answered.error from answered
-        async with reply["Body"] as body:
+        body = reply["Body"]
+        async with body:
             if reply.get("ContentLength", 0) > bytes_max:
                 raise StoreRejected(f"more than {bytes_max} bytes")
             await save(self._chunks(body), path, bytes_max)
@@ -154,6 +156,8 @@ class S3Store:
     ) -> Mapping[str, Any]:
         """Send a file in parts. Unless it is finished, what was sent is dropped at the service."""
         created = await self._call("create_multipart_upload", **place, **kept)
+        if not created.get("UploadId"):
+            raise StoreUnavailable("the store began no upload")
         upload = {**place, "UploadId": created["UploadId"]}
         finished = False
         try:
@@ -161,6 +165,9 @@ class S3Store:
             reply = await self._call(
                 "complete_multipart_upload", **upload, MultipartUpload={"Parts": sent}
             )
+            # What fails late comes as a 200, and need not look like an error to the library.
+            if not reply.get("ETag"):
+                raise StoreUnavailable("the store did not put the parts together")
             finished = True
         except _Answered as answered:
             if answered.status != 404:
@@ -183,7 +190,7 @@ class S3Store:
             try:
                 reply = await self._send("upload_part", part, **upload, PartNumber=number)
                 _compare(reply, [part])
-                tags[number] = reply["ETag"]
+                tags[number] = reply.get("ETag") or f'"{part.md5.hex()}"'
             except (_Answered, StoreUnavailable, StoreRejected) as failure:
                 failures.append(failure)
                 tasks.cancel_scope.cancel()
@@ -253,8 +260,13 @@ class S3Store:
         said = ": ".join(
             str(found[k]) for k in ("Code", "Message") if isinstance(found.get(k), str)
         )
-        wait = retry_after(meta.get("HTTPHeaders", {}).get("retry-after"), self._clock.wall())
-        return _Answered(status, status_error(status, "the store", said, wait))
+        headers, now = meta.get("HTTPHeaders", {}), self._clock.wall()
+        wait = retry_after(headers.get("retry-after"), now)
+        error = status_error(status, "the store", said, wait)
+        if isinstance(error, StoreRejected) and (skew := clock_skew(headers.get("date"), now)):
+            # Signatures hold for some minutes. Which status says so differs.
+            error = StoreDenied(f"{error}; this machine's clock is {skew:+.0f} s off the store's")
+        return _Answered(status, error)
 
 
 def _compare(reply: Mapping[str, Any], parts: Sequence[Piece]) -> bool:
