@@ -143,7 +143,10 @@ class House:
     async def rendered(self, name: str) -> None:
         """Return once every file of the job is in spool and journal."""
         with anyio.fail_after(LIMIT_SECONDS):
-            while await self.state(name) is not JobState.RENDERED:
+            while not any(
+                str(record.spec.id) == job_id(name)
+                for record in await self.service.journal.in_states(JobState.RENDERED)
+            ):
                 await turns()
 
     async def quiet(self) -> None:
@@ -160,6 +163,7 @@ class House:
         assert not snapshot["running"]
         assert not snapshot["waiting"]
         assert not self.service.leases.held()
+        assert self.service.delivery.uploads._begun == {}
         assert self.device._runs == self.device._planned == self.device._controls == {}
         spool = self.root / "data" / "spool"
         assert not spool.exists() or not list(spool.iterdir())
