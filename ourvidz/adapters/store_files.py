@@ -23,7 +23,7 @@ from ourvidz.ports import StoreDenied, StoreRejected, StoreUnavailable
 CHUNK_BYTES = 1 << 18
 PARTS_MAX = 10_000  # as many as S3 takes
 _SHOWN_CHARACTERS = 300
-_SKEW_SECONDS = 300.0  # no store refuses less
+_SKEW_SECONDS = 600.0  # signatures hold for 15 minutes
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LASTING = frozenset(
     {errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
