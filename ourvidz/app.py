@@ -22,6 +22,7 @@ from ourvidz.adapters.recorder import FileRecorder
 from ourvidz.adapters.references import GuardedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
+from ourvidz.adapters.store_presigned import PresignedStore
 from ourvidz.config import Settings
 from ourvidz.config.urls import local_url
 from ourvidz.ports import AssetStore, Clock, Executor, Notifier
@@ -45,7 +46,6 @@ async def open_service(
     and the configured store. Raises ``DataDirError``.
     """
     clock = clock or SystemClock()
-    store = store or FolderStore(settings.store.dir, settings.store.concurrent_max)
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
         # First of all: a second service must be refused before it takes seconds and memory.
@@ -53,6 +53,8 @@ async def open_service(
         stack.push_async_callback(database.aclose)
         executor = executor or _device(settings)
         await executor.open()
+        if store is None:
+            store = await stack.enter_async_context(_store(settings, clock))
         notifier = None
         if settings.callback.url:
             client = await stack.enter_async_context(callback_client())
@@ -90,6 +92,29 @@ def _device(settings: Settings) -> Executor:
     from ourvidz.adapters.device import DeviceExecutor  # noqa: PLC0415 - seconds of imports
 
     return DeviceExecutor(settings.device, settings.models)
+
+
+@asynccontextmanager
+async def _store(settings: Settings, clock: Clock) -> AsyncIterator[AssetStore]:
+    config, secrets = settings.store, settings.secrets
+    if config.kind == "s3":
+        from ourvidz.adapters.store_s3 import open_s3_store  # noqa: PLC0415 - half a second
+
+        async with open_s3_store(config, secrets, clock) as store:
+            yield store
+    elif config.kind == "presigned":
+        assert secrets.job_callback_secret is not None, "configuration asks for it with this kind"
+        secret, anon = secrets.job_callback_secret, secrets.supabase_anon_key
+        async with callback_client() as client:
+            yield PresignedStore(
+                config,
+                secret.get_secret_value(),
+                anon.get_secret_value() if anon is not None else None,
+                client,
+                clock,
+            )
+    else:
+        yield FolderStore(config.dir, config.concurrent_max)
 
 
 def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import shutil
@@ -12,14 +11,11 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
-from ourvidz.adapters.atomic import errno_name, make_folders, write_atomically
-from ourvidz.adapters.keys import check_key
-from ourvidz.ports import StoreRejected, StoreUnavailable
+from ourvidz.adapters.atomic import make_folders, write_atomically
+from ourvidz.adapters.store_files import check_name, disk_error
+from ourvidz.ports import StoreRejected
 
 _CHUNK_BYTES = 1 << 20
-_LASTING = frozenset(
-    {errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
-)
 
 
 class FolderStore:
@@ -46,8 +42,7 @@ class FolderStore:
         try:
             await anyio.to_thread.run_sync(copy, limiter=self._limiter)
         except OSError as error:
-            kind = StoreRejected if error.errno in _LASTING else StoreUnavailable
-            raise kind(f"the store's folder answered {errno_name(error)}") from error
+            raise disk_error(error, "the store's folder") from error
 
     def _put(self, bucket: str, key: str, path: Path) -> None:
         target = self._locate(bucket, key)
@@ -63,13 +58,10 @@ class FolderStore:
 
     def _locate(self, bucket: str, key: str) -> Path:
         """The file's path, which no symbolic link leads out of the root."""
-        try:
-            check_key(f"{bucket}/{key}")
-        except ValueError as error:
-            raise StoreRejected(str(error)) from error
+        check_name(bucket, key)
         path = self._root / bucket / key
         # realpath, as Path.resolve raises RuntimeError for a loop of links
-        if "/" in bucket or not Path(os.path.realpath(path)).is_relative_to(self._root):
+        if not Path(os.path.realpath(path)).is_relative_to(self._root):
             raise StoreRejected("the key leads out of the store's folder")
         return path
 

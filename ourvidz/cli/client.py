@@ -77,7 +77,7 @@ def target(layers: Layers, url: str | None) -> Target:
     return Target(
         local_url(http.host, http.port),
         secret.get_secret_value() if secret is not None else None,
-        settings.store.dir / settings.store.bucket,
+        settings.store.dir / settings.store.bucket if settings.store.kind == "folder" else None,
     )
 
 

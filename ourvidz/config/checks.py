@@ -35,6 +35,7 @@ def secret_findings(settings: Settings) -> Iterator[Finding]:
     """What is configured and cannot work, or would be unsafe, without a secret that is missing."""
     if settings.callback.url and settings.secrets.job_callback_secret is None:
         yield ("callback", "url"), f"needs a secret: {credentials.belongs('job_callback_secret')}"
+    yield from _store_findings(settings)
     yield from _bind_findings(settings)
 
 
@@ -57,6 +58,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _store_findings(settings: Settings) -> Iterator[Finding]:
+    needed = {
+        "folder": (),
+        "s3": ("s3_access_key_id", "s3_secret_access_key"),
+        "presigned": ("job_callback_secret",),
+    }[settings.store.kind]
+    for name in needed:
+        if getattr(settings.secrets, name) is None:
+            yield ("store", "kind"), f"needs a secret: {credentials.belongs(name)}"
 
 
 def _bind_findings(settings: Settings) -> Iterator[Finding]:

@@ -16,7 +16,10 @@ _ALIASES = {
         "SUPABASE_SERVICE_KEY",
         "SUPABASE_SERVICE_ROLE_KEY",
         "SUPABASE_SECRET_KEY",
-    )
+    ),
+    "s3_access_key_id": ("S3_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"),
+    "s3_secret_access_key": ("S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"),
+    "s3_session_token": ("S3_SESSION_TOKEN", "AWS_SESSION_TOKEN"),
 }
 
 

@@ -34,7 +34,7 @@ def _none_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
-def _callback_url(value: str) -> str:
+def _optional_url(value: str) -> str:
     if value == "":
         return value
     try:
@@ -113,9 +113,9 @@ HostName = Annotated[
     AfterValidator(_host_name),
     Field(max_length=253, description=_HOST_ALLOWED),
 ]
-CallbackUrl = Annotated[
+OptionalUrl = Annotated[
     str,
-    AfterValidator(_callback_url),
+    AfterValidator(_optional_url),
     Field(description="an http:// or https:// URL with a host, or empty"),
 ]
 UuidText = Annotated[str, AfterValidator(_uuid_text), Field(description="a UUID")]

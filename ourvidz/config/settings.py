@@ -16,7 +16,6 @@ from ourvidz.config.fields import (
     Bandwidth,
     Bucket,
     Bytes,
-    CallbackUrl,
     CurrentType,
     FilePath,
     Frames,
@@ -24,6 +23,7 @@ from ourvidz.config.fields import (
     HostName,
     Name,
     OptionalPath,
+    OptionalUrl,
     Port,
     QueueName,
     Seconds,
@@ -286,15 +286,39 @@ class References(Table):
 
 
 class Store(Table):
+    """``endpoint`` and ``region`` are for an S3 store, ``presign_url`` for a presigned one."""
+
+    kind: Literal["folder", "s3", "presigned"] = "folder"
     bucket: Bucket = "workspace-temp"
     dir: FilePath = Path("data/store")
+    endpoint: OptionalUrl = ""
+    region: str = Field(
+        default="us-east-1",
+        pattern=r"^[a-z0-9-]{1,64}$",
+        description="1 to 64 lower-case letters, digits and -",
+    )
+    presign_url: OptionalUrl = ""
+    cache_control: str = Field(
+        default="max-age=3600",
+        pattern=r"^[\x20-\x7e]{1,200}$",
+        description="1 to 200 printable ASCII characters",
+    )
+    multipart_bytes: int = Field(default=16 * 1024 * 1024, ge=5 * 1024 * 1024, le=5 * 1024**3)
+    part_bytes: int = Field(default=8 * 1024 * 1024, ge=5 * 1024 * 1024, le=5 * 1024**3)
+    timeout_seconds: Seconds = 120.0
     concurrent_max: int = Field(default=4, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        needed = {"s3": "endpoint", "presigned": "presign_url"}.get(self.kind)
+        given = needed is None or bool(getattr(self, needed))
+        return _require(self, given, needed or "kind", f'must be set where kind is "{self.kind}"')
 
 
 class Callback(Table):
     """``url`` empty: no callbacks are sent."""
 
-    url: CallbackUrl = ""
+    url: OptionalUrl = ""
     shape: Literal["job-callback", "generation-complete"] = "job-callback"
     timeout_seconds: Seconds = 30.0
     attempts_max: int = Field(default=300, ge=1, le=100_000)
@@ -317,6 +341,10 @@ class Secrets(Table):
 
     job_callback_secret: SecretStr | None = None
     supabase_service_key: SecretStr | None = None
+    supabase_anon_key: SecretStr | None = None
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_session_token: SecretStr | None = None
     ourvidz_token: SecretStr | None = None
 
 

@@ -10,6 +10,7 @@ from ourvidz.ports.delivery import (
     Notifier,
     NotifyRejected,
     NotifyUnavailable,
+    StoreDenied,
     StoreRejected,
     StoreUnavailable,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "RunNotice",
     "RunSink",
     "Series",
+    "StoreDenied",
     "StoreRejected",
     "StoreUnavailable",
     "TextChunk",

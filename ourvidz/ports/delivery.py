@@ -11,15 +11,30 @@ class StoreRejected(Exception):
     """The store refuses this file; the same attempt would be refused again."""
 
 
+class StoreDenied(StoreRejected):
+    """The store refuses every file: a wrong key, a bucket that is gone. Nothing is wrong with this
+    file, and once an operator has mended that the same attempt succeeds."""
+
+
 class StoreUnavailable(Exception):
-    """The store did not answer or is busy; the same attempt may succeed later."""
+    """The store did not answer or is busy; the same attempt may succeed, not before
+    ``retry_after_seconds`` where the store named a time."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class AssetStore(Protocol):
-    """Files under ``bucket/key``. A put of the same key replaces the file, atomically."""
+    """Files under ``bucket/key``. A put of the same key replaces the file, atomically.
+
+    Calls may overlap; so many as the store can bear are under way, the others wait. Each is one
+    attempt: to try again is the caller's business.
+    """
 
     async def put(self, bucket: str, key: str, path: Path, mime: str) -> None:
-        """Raises ``StoreRejected`` or ``StoreUnavailable``."""
+        """Returns once the store holds every byte of the file. Raises ``StoreRejected`` or
+        ``StoreUnavailable``."""
 
     async def get(self, bucket: str, key: str, path: Path, bytes_max: int) -> None:
         """Copy to ``path``. Raises ``KeyError`` if absent, ``StoreRejected`` if too large."""

@@ -39,6 +39,7 @@ from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.runs import Runs
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
+from ourvidz.service.uploads import Uploads
 from ourvidz.wire import Rules
 from scheduler.messages import StepReached
 from scheduler.recording import VERSION, Header
@@ -174,12 +175,11 @@ def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
     return Delivery(
         journal=ports.journal,
         source=ports.source,
-        store=ports.store,
+        uploads=Uploads(ports.store, settings.store.bucket, settings.callback, shared.alarms),
         notifier=ports.notifier,
         events=shared.events,
         clock=ports.clock,
         metrics=shared.metrics,
-        store_settings=settings.store,
         callback=settings.callback,
         spool=settings.service.data_dir / "spool",
         room=shared.room,
@@ -207,7 +207,9 @@ def _flow(
         executor=ports.executor,
         references=ports.references,
         admission=ports.admission,
-        production=Production(ports.renderer, ports.journal, ports.clock, on_step),
+        production=Production(
+            ports.renderer, ports.journal, ports.clock, on_step, delivery.uploads.begin
+        ),
         engine=engine,
         roster=shared.roster,
         demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),

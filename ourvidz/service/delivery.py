@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TypedDict
 from uuid import UUID
 
 import anyio
@@ -20,11 +19,10 @@ import stamina
 import structlog
 from anyio.abc import TaskGroup
 
-from ourvidz.config.settings import Callback, Store
+from ourvidz.config.settings import Callback
 from ourvidz.jobs import Asset, ErrorCode, InvalidJob, JobError, JobState
 from ourvidz.ports import (
     Answer,
-    AssetStore,
     Clock,
     JobRecord,
     JobSource,
@@ -33,27 +31,17 @@ from ourvidz.ports import (
     NotifyRejected,
     NotifyUnavailable,
     StoreRejected,
-    StoreUnavailable,
 )
 from ourvidz.service.events import Events
 from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
+from ourvidz.service.pauses import asked, backoff
 from ourvidz.service.signal import Signal
+from ourvidz.service.uploads import Uploads
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
 
 log = structlog.get_logger()
-
-# A receiver that asks for more than an hour has made a mistake, or we would never know.
-_RETRY_AFTER_MAX = 3600.0
-
-
-class _Backoff(TypedDict):
-    attempts: None
-    timeout: None
-    wait_initial: float
-    wait_max: float
-    wait_jitter: float
 
 
 @dataclass(slots=True)
@@ -63,12 +51,11 @@ class Delivery:
 
     journal: Journal
     source: JobSource
-    store: AssetStore
+    uploads: Uploads
     notifier: Notifier | None
     events: Events
     clock: Clock
     metrics: Metrics
-    store_settings: Store
     callback: Callback
     spool: Path
     room: Signal
@@ -76,14 +63,11 @@ class Delivery:
     pending: int = 0
     parked: int = 0
     _held: dict[str, str | None] = field(default_factory=dict)
-    _uploads: anyio.CapacityLimiter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._uploads = anyio.CapacityLimiter(self.store_settings.concurrent_max)
 
     async def recover(self, tasks: TaskGroup) -> None:
         """Go on with everything that an earlier process left undelivered. A job whose files are
         gone (an ephemeral disk) goes back to its queue, where its element still is."""
+        self.uploads.tasks = tasks
         self.parked = await self.journal.parked()
         rendered = []
         for record in await self.journal.in_states(JobState.RENDERED):
@@ -106,7 +90,7 @@ class Delivery:
         self.pending += 1
         self._held[job_id] = None
         try:
-            async for attempt in stamina.retry_context(on=self._broke, **self._backoff()):
+            async for attempt in stamina.retry_context(on=self._broke, **backoff(self.callback)):
                 with attempt:
                     await self._deliver(job_id)
                     self.alarms.silence(DELIVERY_BROKE)
@@ -157,42 +141,23 @@ class Delivery:
         """Store every file; what the store refuses for good is reported as that file's failure."""
         result = record.result
         assert result is not None, "a rendered job has a result"
-        stored: list[Asset] = []
+        outcomes = await self.uploads.finish(record.spec.id, result.assets)
+        stored = tuple(outcome for outcome in outcomes if isinstance(outcome, Asset))
         failed = dict(result.failed)
-        for asset in result.assets:
-            try:
-                stored.append(await self._store(asset))
-            except StoreRejected as rejected:
-                log.error("asset_rejected", job=str(record.spec.id), reason=str(rejected))
-                failed[asset.index] = JobError(ErrorCode.WORKER_UNAVAILABLE, str(rejected))
+        for asset, outcome in zip(result.assets, outcomes, strict=True):
+            if isinstance(outcome, StoreRejected):
+                log.error("asset_rejected", job=str(record.spec.id), reason=str(outcome))
+                failed[asset.index] = JobError(ErrorCode.WORKER_UNAVAILABLE, str(outcome))
         if failed and not stored:
             error = next(iter(failed.values()))
             result = replace(result, status="failed", assets=(), error=error, failed=failed)
         else:
-            result = replace(result, assets=tuple(stored), failed=failed)
+            result = replace(result, assets=stored, failed=failed)
         await self.journal.uploaded(record.spec.id, result)
+        self.uploads.drop(record.spec.id)
         updated = await self.journal.get(record.spec.id)
         assert updated is not None, "the journal forgets no job"
         return updated
-
-    async def _store(self, asset: Asset) -> Asset:
-        """Put one file and its thumbnail, which may be missing. Raises ``StoreRejected``."""
-        await self._put(asset.key, asset.path, asset.mime)
-        if asset.thumbnail_key is None or asset.thumbnail_path is None:
-            return asset
-        try:
-            await self._put(asset.thumbnail_key, asset.thumbnail_path, "image/webp")
-        except StoreRejected as error:
-            log.warning("thumbnail_rejected", key=asset.thumbnail_key, reason=str(error))
-            return replace(asset, thumbnail_key=None, thumbnail_path=None)
-        return asset
-
-    async def _put(self, key: str, path: str, mime: str) -> None:
-        """Until the store has it: a store that is away holds the job back, it loses nothing."""
-        async for attempt in stamina.retry_context(on=StoreUnavailable, **self._backoff()):
-            with attempt:
-                async with self._uploads:
-                    await self.store.put(self.store_settings.bucket, key, Path(path), mime)
 
     async def _announce(self, answer: Answer, record: JobRecord | None) -> None:
         """Post the terminal callback until it is acknowledged, or park it with an alarm."""
@@ -203,20 +168,10 @@ class Delivery:
         if body is None:
             assert record is not None, "an answer without a body belongs to a job"
             body = self._body(record)
-        async for attempt in stamina.retry_context(on=_retry_wait, **self._backoff()):
+        async for attempt in stamina.retry_context(on=_retry_wait, **backoff(self.callback)):
             with attempt:
                 if await self._announce_once(self.notifier, answer.event_id, body):
                     return
-
-    def _backoff(self) -> _Backoff:
-        """How often is the journal's business, so no limit here."""
-        return {
-            "attempts": None,
-            "timeout": None,
-            "wait_initial": self.callback.retry_seconds_min,
-            "wait_max": self.callback.retry_seconds_max,
-            "wait_jitter": self.callback.retry_seconds_min,
-        }
 
     async def _announce_once(self, notifier: Notifier, event_id: str, body: bytes) -> bool:
         """One attempt; true when nothing is left to do. Raises ``NotifyUnavailable`` to retry."""
@@ -269,9 +224,7 @@ def _retry_wait(error: Exception) -> bool | timedelta:
     """Retry what may pass; wait as long as the receiver asked for."""
     if not isinstance(error, NotifyUnavailable):
         return False
-    if not error.retry_after_seconds:
-        return True
-    return timedelta(seconds=min(error.retry_after_seconds, _RETRY_AFTER_MAX))
+    return asked(error.retry_after_seconds)
 
 
 def _spooled(record: JobRecord) -> bool:

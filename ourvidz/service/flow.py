@@ -145,6 +145,8 @@ class Flow:
         with self.roster.open(spec, claimed) as job:
             result = await self._result(job)
             job.decided = True
+            if result is None or result.status != "completed":
+                self.delivery.uploads.drop(spec.id)
             if result is None:
                 await self.journal.requeue(spec.id)
                 await self.source.hand_back(job.claimed.claim_id)

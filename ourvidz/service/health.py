@@ -23,6 +23,11 @@ LEASE_LOST: Final = "lease_lost"
 QUEUE_UNAVAILABLE: Final = "queue_unavailable"
 # A delivery met what nobody foresaw and is tried again; silenced when one succeeds.
 DELIVERY_BROKE: Final = "delivery_broke"
+# The store does not answer or is busy: finished jobs wait for it; silenced when it takes a file.
+STORE_UNAVAILABLE: Final = "store_unavailable"
+# The store refuses everything (a wrong key, a bucket that is gone): finished jobs wait until
+# somebody has mended it; silenced when it takes a file.
+STORE_DENIED: Final = "store_denied"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.
 COMPONENT_FAILED: Final = "component_failed"
 # The device is stuck or lost; the service ends, for a supervisor to start it anew.

@@ -104,12 +104,14 @@ class Produced:
 
 @dataclass(slots=True)
 class Production:
-    """One for the service; ``collect`` opens one job's collection."""
+    """One for the service; ``collect`` opens one job's collection. ``on_asset`` is told of every
+    file once it is in the journal."""
 
     renderer: Renderer
     journal: Journal
     clock: Clock
     on_step: Callable[[StepReached], None]
+    on_asset: Callable[[UUID, Asset], None]
     _open: dict[UUID, Produced] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -196,6 +198,8 @@ class Production:
             produced.failed[index] = JobError(ErrorCode.WORKER_UNAVAILABLE, reason, retryable=True)
         else:
             produced.assets[index] = asset
+            if job.stop is None:
+                self.on_asset(job.id, asset)
             job.log.publish("asset", {"index": index, "sha256": asset.sha256, "mime": asset.mime})
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import orjson
@@ -108,6 +109,13 @@ def test_the_token_is_sent_and_not_shown(cli: Cli, monkeypatch: pytest.MonkeyPat
         assert authorization() == "Bearer hunter2hunter2"
     assert (done.code, done.err) == (1, "ourvidz: no (so)\n")
     assert "hunter2" not in repr(target(Layers(CONFIG), None))
+
+
+def test_files_are_looked_for_only_where_they_lie_on_this_machine() -> None:
+    here = {"store.dir": "/srv/files"}
+    assert target(Layers(CONFIG, here), None).files == Path("/srv/files/workspace-temp")
+    elsewhere = {**here, "store.kind": "s3", "store.endpoint": "https://h.example/s3"}
+    assert target(Layers(CONFIG, elsewhere), None).files is None
 
 
 def test_a_token_that_cannot_be_read_is_a_configuration_error(

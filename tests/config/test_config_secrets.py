@@ -154,6 +154,38 @@ def test_callbacks_need_their_secret_only_where_they_are_sent(write: Any) -> Non
     assert check(config) == []
 
 
+S3 = ("[http]", '[store]\nkind = "s3"\nendpoint = "https://h/s3"\n[http]')
+KEYS = {"S3_ACCESS_KEY_ID": "id", "S3_SECRET_ACCESS_KEY": "s3-5f3a"}
+
+
+def test_an_s3_store_needs_both_keys(write: Any) -> None:
+    config = write(S3)
+    for name in KEYS:
+        text = failure(config, {**KEYS, name: ""})
+        places = f"$CREDENTIALS_DIRECTORY/{name.lower()}, {name}_FILE or {name}"
+        assert text == f'{config}:9: store.kind = "s3": needs a secret: {places}'
+    assert failure(config, {}).count("needs a secret") == 2
+    assert load(config, KEYS).store.endpoint == "https://h/s3"
+    assert load(config, {}, require_secrets=False).store.kind == "s3"
+    assert "s3-5f3a" not in show(load(config, KEYS))
+
+
+@pytest.mark.parametrize("prefix", ["S3_", "AWS_"])
+def test_the_keys_of_s3_go_by_two_names(write: Any, prefix: str) -> None:
+    names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
+    secrets = load(write(S3), {f"{prefix}{name}": name for name in names}).secrets
+    found = (secrets.s3_access_key_id, secrets.s3_secret_access_key, secrets.s3_session_token)
+    assert [secret and secret.get_secret_value() for secret in found] == list(names)
+
+
+def test_a_presigned_store_needs_the_callbacks_secret(write: Any) -> None:
+    text = '[store]\nkind = "presigned"\npresign_url = "https://h/x"\n[http]'
+    config = write(("[http]", text))
+    assert "store.kind" in failure(config, {})
+    assert "JOB_CALLBACK_SECRET" in failure(config, {})
+    assert load(config, {"JOB_CALLBACK_SECRET": "s"}).store.presign_url == "https://h/x"
+
+
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [

@@ -218,9 +218,10 @@ async def test_too_late_once_its_files_are_made(open_house: OpenHouse) -> None:
     async with open_house() as house:
         store = StagedStore(house.root / "store")
         store.before_put = lambda _: hold.wait()
-        house.service.delivery.store = store
+        house.service.delivery.uploads.store = store
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
+        await house.rendered("a")
         with pytest.raises(TooLate, match="rendered"):
             await house.service.cancel(job_id("a"))
         hold.release()

@@ -30,7 +30,7 @@ async def fine(house: House, name: str = "other") -> None:
 def staged(house: House, before_put: Callable[[str], Awaitable[None]]) -> StagedStore:
     store = StagedStore(house.root / "store")
     store.before_put = before_put
-    house.service.delivery.store = store
+    house.service.delivery.uploads.store = store
     return store
 
 
@@ -192,6 +192,7 @@ async def test_a_newer_claim_holds_what_is_being_delivered(open_house: OpenHouse
         staged(house, lambda _: hold.wait())
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
+        await house.rendered("a")
         (first,) = house.service.leases.held()
         await house.source.hand_back(first)  # as the reaper does with an expired lease
         await house.push("sdxl_queue", payload("bad", steps=9999))

@@ -111,10 +111,10 @@ async def test_cut_off_before_its_files_are_stored(open_house: OpenHouse, tmp_pa
                 await hold.wait()
 
         store.before_put = second_file
-        house.service.delivery.store = store
+        house.service.delivery.uploads.store = store
         await house.push("sdxl_queue", payload("a", batch_size=2))
         await hold.reached()
-        assert await house.state("a") is JobState.RENDERED
+        await house.rendered("a")
         house.kill()
     second = FakeDevice()
     async with open_house(second) as house:
@@ -187,9 +187,10 @@ async def test_files_that_are_gone_are_made_again(
     async with open_house() as house:
         store = StagedStore(house.root / "store")
         store.before_put = lambda _: hold.wait()
-        house.service.delivery.store = store
+        house.service.delivery.uploads.store = store
         await house.push("sdxl_queue", payload("a", batch_size=2))
         await hold.reached()
+        await house.rendered("a")
         house.kill()
     folder = tmp_path / "data" / "spool" / job_id("a")
     assert len(list(folder.iterdir())) == 4
@@ -212,9 +213,10 @@ async def test_a_thumbnail_that_is_gone_is_not_worth_a_run(
     async with open_house() as house:
         store = StagedStore(house.root / "store")
         store.before_put = lambda _: hold.wait()
-        house.service.delivery.store = store
+        house.service.delivery.uploads.store = store
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
+        await house.rendered("a")
         house.kill()
     (tmp_path / "data" / "spool" / job_id("a") / "0.thumb.webp").unlink()
     second = FakeDevice()

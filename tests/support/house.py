@@ -140,6 +140,15 @@ class House:
                 if event.data.get("status") in statuses:
                     return
 
+    async def rendered(self, name: str) -> None:
+        """Return once every file of the job is in spool and journal."""
+        with anyio.fail_after(LIMIT_SECONDS):
+            while not any(
+                str(record.spec.id) == job_id(name)
+                for record in await self.service.journal.in_states(JobState.RENDERED)
+            ):
+                await turns()
+
     async def quiet(self) -> None:
         """Return once nothing is queued, held or owed; and nothing may be left of any job."""
         with anyio.fail_after(LIMIT_SECONDS):
@@ -155,6 +164,7 @@ class House:
         assert not snapshot["waiting"]
         assert not self.service.leases.held()
         assert all(isinstance(key, str) for key in self.service.watch._watched), "a run is watched"
+        assert self.service.delivery.uploads._begun == {}
         assert self.device._runs == self.device._planned == self.device._controls == {}
         spool = self.root / "data" / "spool"
         assert not spool.exists() or not list(spool.iterdir())
@@ -204,7 +214,7 @@ def settings_for(root: Path, url: str, service_key: str = "", **flags: Any) -> S
         environ["SUPABASE_SERVICE_KEY"] = service_key
     return load(
         REPOSITORY / "config.toml",
-        environ=environ,
+        environ={**environ, **flags.pop("environ", {})},
         flags={
             "service.data_dir": str(root / "data"),
             "store.dir": str(root / "store"),

@@ -117,6 +117,7 @@ def _settings(path: Path | None, url: str) -> config.Settings:
     root = base.service.data_dir / "demo"
     flags = {
         "service.data_dir": str(root),
+        "store.kind": "folder",
         "store.dir": str(root / "store"),
         "http.host": "127.0.0.1",
         "http.port": 0,
