@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import orjson
+from support.redis_process import DEAD, RedisProcess
+
+from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
+from ourvidz.adapters.queue_redis import redis_server
+from ourvidz.adapters.queue_shared import Bounds, PopSide, ScriptServer, SharedQueues
 from ourvidz.ports import JobSource
 
 # Taken from at the left, at the right, and one more beside.
 LEFT, RIGHT, OTHER = "left_queue", "right_queue", "other_queue"
+SIDES: dict[str, PopSide] = {LEFT: "left", RIGHT: "right", OTHER: "left"}
+OWNER = "this-worker"
+
+OpenServer = Callable[[], AbstractAsyncContextManager[ScriptServer]]
 
 
 class QueueWorld(Protocol):
@@ -52,8 +62,7 @@ class EmbeddedWorld:
     async def open(self) -> None:
         self._database = Database(self._path)
         await self._database.open(QUEUE_SCHEMA)
-        sides = {LEFT: "left", RIGHT: "right", OTHER: "left"}
-        self.source = EmbeddedQueues(self._database, self._clock, sides)  # type: ignore[arg-type]
+        self.source = EmbeddedQueues(self._database, self._clock, SIDES)
 
     async def aclose(self) -> None:
         await self._database.aclose()
@@ -68,6 +77,65 @@ class EmbeddedWorld:
 
     async def dead_letters(self) -> Sequence[tuple[str, bytes, str]]:
         return await self.source.dead_letters()
+
+
+class SharedWorld:
+    """``QueueWorld`` over a Redis server; ``open_server`` makes the worker's way to it."""
+
+    def __init__(self, redis: RedisProcess, open_server: OpenServer, bounds: Bounds) -> None:
+        self.redis = redis
+        self._open_server = open_server
+        self._bounds = bounds
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> None:
+        self.source = await self.worker(OWNER)
+
+    async def worker(self, owner: str) -> SharedQueues:
+        """One more worker on the same server."""
+        server = await self._stack.enter_async_context(self._open_server())
+        return SharedQueues(server, owner, SIDES, self._bounds)
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()
+
+    async def reopen(self) -> JobSource:
+        await self.aclose()
+        await self.open()
+        return self.source
+
+    def advance(self, seconds: float) -> None:
+        self.redis.advance(seconds)
+
+    async def dead_letters(self) -> Sequence[tuple[str, bytes, str]]:
+        return letters(self.redis)
+
+
+def letters(redis: RedisProcess) -> list[tuple[str, bytes, str]]:
+    """Queue, element and reason of each dead letter, oldest first."""
+    found = []
+    for letter in redis.client.lrange(DEAD, 0, -1):
+        head, _, element = letter.partition(b"\n")
+        facts = orjson.loads(head)
+        found.append((facts["queue"], element, facts["reason"]))
+    return found
+
+
+@asynccontextmanager
+async def shared(
+    redis: RedisProcess, open_server: OpenServer, bounds: Bounds | None = None
+) -> AsyncIterator[SharedWorld]:
+    redis.empty()
+    world = SharedWorld(redis, open_server, bounds or Bounds())
+    await world.open()
+    try:
+        yield world
+    finally:
+        await world.aclose()
+
+
+def native(redis: RedisProcess) -> OpenServer:
+    return lambda: redis_server(redis.url, 10, SystemClock())
 
 
 @asynccontextmanager
