@@ -9,12 +9,15 @@ from typing import Protocol
 
 import orjson
 from support.redis_process import DEAD, RedisProcess
+from support.upstash import TOKEN, UpstashFront
 
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
 from ourvidz.adapters.queue_redis import redis_server
 from ourvidz.adapters.queue_shared import Bounds, PopSide, ScriptServer, SharedQueues
+from ourvidz.adapters.queue_upstash import upstash_server
+from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.ports import JobSource
 
 # Taken from at the left, at the right, and one more beside.
@@ -136,6 +139,37 @@ async def shared(
 
 def native(redis: RedisProcess) -> OpenServer:
     return lambda: redis_server(redis.url, 10, SystemClock())
+
+
+@asynccontextmanager
+async def upstash(
+    redis: RedisProcess, *, streaming: bool, events: bool | None = None
+) -> AsyncIterator[UpstashWorld]:
+    """Behind the REST front; ``streaming`` if the front can, ``events`` if the adapter asks."""
+    redis.empty()
+    async with UpstashFront(redis, streaming=streaming) as front:
+
+        def open_server() -> AbstractAsyncContextManager[ScriptServer]:
+            pauses = Pauses(0.001, 0.01, 600.0)
+            asks = streaming if events is None else events
+            clock = SystemClock()
+            return upstash_server(front.url, TOKEN, list(SIDES), 10, clock, pauses, events=asks)
+
+        world = UpstashWorld(redis, open_server, Bounds())
+        world.front = front
+        await world.open()
+        if streaming:
+            await front.until(lambda: front.streams == len(SIDES))
+        try:
+            yield world
+        finally:
+            await world.aclose()
+
+
+class UpstashWorld(SharedWorld):
+    """With the front itself, to be broken."""
+
+    front: UpstashFront
 
 
 @asynccontextmanager
