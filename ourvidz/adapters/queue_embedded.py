@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 
 from ourvidz.adapters.database import Database
+from ourvidz.adapters.queue_shared import PopSide
 from ourvidz.ports import Claimed, Clock, QueueFull
 
 QUEUE_SCHEMA = """
@@ -47,7 +48,6 @@ _HELD = "SELECT position, queue FROM queue_items WHERE claim_id IS NOT NULL ORDE
 _HELD_BY = "SELECT position, queue FROM queue_items WHERE claim_id = ?"
 _EXPIRED = "SELECT position, queue FROM queue_items WHERE lease_until < ? ORDER BY position"
 
-PopSide = Literal["left", "right"]
 _ORDER: dict[PopSide, str] = {"left": "ASC", "right": "DESC"}
 
 

@@ -32,7 +32,7 @@ class Pauses:
 
 @dataclass(slots=True)
 class _News:
-    """What a queue's waiters wait for. ``fresh``: it was announced, and nobody has claimed since."""
+    """What a queue's waiters wait for. ``fresh``: announced, and nobody has claimed since."""
 
     changed: anyio.Event = field(default_factory=anyio.Event)
     waiting: int = 0

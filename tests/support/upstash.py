@@ -97,7 +97,10 @@ class UpstashFront:
 
     @contextlib.asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        # With the protocol named, asyncio sends an answer's head and body without a pause between.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             server = _Server(
                 uvicorn.Config(
