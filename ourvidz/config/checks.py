@@ -82,7 +82,7 @@ def _queue_findings(settings: Settings) -> Iterator[Finding]:
     if urlsplit(queue_url(settings)).scheme not in schemes:
         allowed = " or ".join(f"{scheme}://" for scheme in schemes)
         places = credentials.belongs(name)
-        yield path, f"needs an {allowed} URL in queue_server.url, or a secret: {places}"
+        yield path, f"needs a URL, {allowed}, in queue_server.url, or a secret: {places}"
     if kind == "upstash" and settings.secrets.upstash_redis_rest_token is None:
         places = credentials.belongs("upstash_redis_rest_token")
         yield path, f"needs a secret: {places}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
 import anyio
 import pytest
@@ -39,7 +39,7 @@ class Queues:
     @property
     def pauses(self) -> list[float]:
         times = [time for time, _ in self.looks]
-        return [after - before for before, after in zip(times, times[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(times)]
 
 
 def watched(test: Callable[[Queues], Awaitable[None]]) -> None:
@@ -193,5 +193,3 @@ def test_looks_take_over_at_once_where_announcements_end() -> None:
             tasks.cancel_scope.cancel()
 
     watched(test)
-
-

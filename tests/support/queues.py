@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import orjson
-from support.redis_process import DEAD, RedisProcess
+from support.redis_process import DEAD, HELD, RedisProcess
 from support.upstash import TOKEN, UpstashFront
 
 from ourvidz.adapters.clock import SystemClock
@@ -16,8 +18,9 @@ from ourvidz.adapters.database import Database
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
 from ourvidz.adapters.queue_redis import redis_server
 from ourvidz.adapters.queue_shared import Bounds, PopSide, ScriptServer, SharedQueues
-from ourvidz.adapters.queue_upstash import upstash_server
+from ourvidz.adapters.queue_upstash import UpstashServer, upstash_server
 from ourvidz.adapters.queue_watch import Pauses
+from ourvidz.adapters.upstash_events import UpstashEvents
 from ourvidz.ports import JobSource
 
 # Taken from at the left, at the right, and one more beside.
@@ -114,6 +117,31 @@ class SharedWorld:
         return letters(self.redis)
 
 
+@dataclass(frozen=True, slots=True)
+class SharedServer:
+    """Where a whole service's queues lie: what its environment says, and the server itself."""
+
+    environ: Mapping[str, str]
+    redis: RedisProcess
+    front: UpstashFront | None = None
+
+    def elements(self, *queues: str) -> int:
+        """How many elements the queues hold, claimed or not."""
+        return self.redis.client.hlen(HELD) + sum(map(self.redis.client.llen, queues))
+
+
+def shared_server(
+    kind: str, redis: RedisProcess, front: UpstashFront | None = None
+) -> SharedServer:
+    environ = {"OURVIDZ__QUEUE_SERVER__KIND": kind}
+    if front is None:
+        environ["REDIS_URL"] = redis.url
+    else:
+        environ["UPSTASH_REDIS_REST_URL"] = front.url
+        environ["UPSTASH_REDIS_REST_TOKEN"] = TOKEN
+    return SharedServer(environ, redis, front)
+
+
 def letters(redis: RedisProcess) -> list[tuple[str, bytes, str]]:
     """Queue, element and reason of each dead letter, oldest first."""
     found = []
@@ -158,7 +186,7 @@ async def upstash(
         world = UpstashWorld(redis, open_server, Bounds())
         world.front = front
         await world.open()
-        if streaming:
+        if streaming and events is not False:
             await front.until(lambda: front.streams == len(SIDES))
         try:
             yield world
@@ -170,6 +198,16 @@ class UpstashWorld(SharedWorld):
     """With the front itself, to be broken."""
 
     front: UpstashFront
+
+    @property
+    def server(self) -> UpstashServer:
+        server = self.source._server
+        assert isinstance(server, UpstashServer)
+        return server
+
+    def events(self) -> UpstashEvents:
+        """Announcements that are not under way yet."""
+        return UpstashEvents(self.server.rest, list(SIDES), self.server.watch, random.Random(7))
 
 
 @asynccontextmanager
