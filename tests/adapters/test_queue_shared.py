@@ -185,6 +185,26 @@ async def test_what_cannot_come_back_stays_held(world: SharedWorld, verb: str) -
     assert (await claim(world.source)).raw == b"a"
 
 
+@pytest.mark.parametrize(
+    ("why", "owner", "queue"),
+    [
+        ("expired", "this-worker", LEFT),
+        ("owned", "another", LEFT),
+        ("back", "this-worker", OTHER),
+    ],
+)
+async def test_what_has_changed_since_it_was_found_stays(
+    world: SharedWorld, why: str, owner: str, queue: str
+) -> None:
+    """It was renewed meanwhile, is another's, or was claimed from another queue."""
+    await world.source.push(LEFT, b"a")
+    held = await claim(world.source)
+    worker = await world.worker(owner)
+    found = [held.claim_id.encode(), b"1", queue.encode()]
+    assert await worker._put_back(found, why) == 0
+    assert await world.source.renew([held.claim_id], LEASE) == frozenset()
+
+
 async def test_a_lease_without_its_claim_is_dropped(world: SharedWorld) -> None:
     world.redis.client.zadd(LEASES, {"nobody's": 1})
     assert await world.source.reap() == 0
