@@ -6,7 +6,7 @@ BIN := .venv/bin
 # OpenMP threads that spin while they wait would starve the event loop on a small machine.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test check lint gpu bench bench-sched clean
+.PHONY: setup demo test sim check lint gpu bench bench-sched clean
 
 setup: .venv/ready
 
@@ -29,6 +29,13 @@ demo: setup
 # Every test.
 test: setup .venv/node
 	$(BIN)/pytest
+
+# Random lives of the scheduler, with faults: SEEDS of them, from FIRST on. The first that fails is
+# told with its seed; FIRST=seed SEEDS=1 walks it once more.
+SEEDS ?= 10000
+FIRST ?= 0
+sim: setup
+	$(BIN)/python -m tests.scheduler.walk --seeds $(SEEDS) --first $(FIRST)
 
 # What to run before a commit: style, types, floors and the fast tests.
 check: setup .venv/node lint

@@ -72,10 +72,12 @@ def draw(sheets: Sheets[Row], folder: Path) -> dict[str, Path]:
     """Write a figure for each sheet; the files by the sheet's name."""
     folder.mkdir(parents=True, exist_ok=True)
     base = sheets.policies[BASE]
+    strained = {name: rows for name, rows in sheets.strained.items() if name != BASE}
     with mpl.rc_context(STYLE):
         figures = {
             "policies": _dots(sheets.policies, base, (replace(RATIO, log=True), SLO, VIDEO)),
             "ablation": _dots(sheets.ablation, base, (RATIO, SLO, VIDEO)),
+            "strained": _dots(strained, sheets.strained[BASE], (RATIO, SLO, VIDEO)),
             "load": _curves(sheets.load, "load", (FLOW, SLO, SLOWDOWN, *map(_p95, CLASSES))),
             "cards": _curves(sheets.cards, "card, GB", (FLOW, SLO, LOADS)),
             "frontier": _frontier(sheets),

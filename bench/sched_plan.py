@@ -27,19 +27,31 @@ CURVES = (DEFAULT, BASE, RIVAL)
 NEVER = 1e9
 ABLATION: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("all of it", {}),
-    ("without ageing", {"ageing_seconds": NEVER}),
-    ("without bounded wait", {"wait_seconds_max": NEVER}),
-    ("without class weights", {"class_weights": {}}),
+    ("without the price of set-ups", {"price_set_ups": False}),
+    ("without preemption", {"preempt": False}),
+    ("without urgency", {"discount": 0.0}),
+    ("without ageing", {"ageing_seconds": NEVER, "late_ageing": 0.0}),
+    ("without a bound on waiting", {"wait_seconds_max": NEVER}),
+    ("without the share floor", {"share_floor": 0.0}),
+    ("without turns of users", {"turn_seconds": 0.0}),
+    ("without hysteresis", {"hysteresis_seconds": 0.0}),
+    ("without prefetch", {"prefetch": False}),
+    ("without waiting for followers", {"follow_seconds": 0.0}),
+    ("without shared texts", {"share_texts": False}),
+    ("without shared images", {"share_images": False}),
+    ("without any sharing", {"share_texts": False, "share_images": False}),
 )
 
 # The one setting that moves the default policy along the frontier.
-FRONTIER_SETTING = "ageing_seconds"
-FRONTIER_VALUES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10_000.0)
+FRONTIER_SETTING = "late_ageing"
+FRONTIER_VALUES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
-LOADS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)
 CARDS_GB = (24.0, 32.0, 48.0, 80.0)
 # The reference card, whose bytes are 51e9, is called 48.
 BYTES_PER_GB = 1_062_500_000
+# A card too small for anyone's habits, twice as busy: where ingredients are needed.
+STRAIN: Mapping[str, Any] = {"load": 2.0, "vram_bytes": 24 * BYTES_PER_GB}
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -47,10 +59,12 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class Sheets(Generic[T]):
-    """``load`` and ``cards`` are by policy, and by how busy or how large it is."""
+    """``strained`` is the ablation under strain, with a line for ``BASE``; ``load`` and ``cards``
+    are by policy, and by how busy or how large it is."""
 
     policies: Mapping[str, Sequence[T]]
     ablation: Mapping[str, Sequence[T]]
+    strained: Mapping[str, Sequence[T]]
     frontier: Mapping[float, Sequence[T]]
     load: Mapping[tuple[str, float], Sequence[T]]
     cards: Mapping[tuple[str, float], Sequence[T]]
@@ -81,6 +95,10 @@ def plan(sources: Sequence[Source], profile: Path = PROFILE) -> Sheets[Round]:
     return Sheets(
         policies={name: over(sources, name) for name in CONTESTANTS},
         ablation={name: over(sources, DEFAULT, changes=off) for name, off in ABLATION},
+        strained={
+            **{name: over(few, DEFAULT, changes=off, **STRAIN) for name, off in ABLATION},
+            BASE: over(few, BASE, **STRAIN),
+        },
         frontier={
             value: over(few, DEFAULT, changes={FRONTIER_SETTING: value})
             for value in FRONTIER_VALUES

@@ -30,6 +30,7 @@ TOLD_EVERY = 10
 SAYS = {
     "policies": "Every policy: mean flow over the bound's, SLO met, and the p95 of videos",
     "ablation": "The default policy without each of its ingredients",
+    "strained": "The same at twice the load on half the card",
     "frontier": "Mean flow over the bound's against the p95 of videos, one setting swept",
     "load": "Mean flow, SLO met and 95th percentiles, from half to three times the load",
     "cards": "Mean flow, SLO met and loads on cards of 24 to 80 GB",

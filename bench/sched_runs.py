@@ -17,6 +17,7 @@ from typing import Any
 
 from bench import traffic
 from ourvidz.cli.simulate import read_profile, read_workload
+from ourvidz.config.policy import scheduler_settings
 from ourvidz.config.settings import Scheduler
 from scheduler.contest import contest
 from scheduler.profile import Profile, parse
@@ -46,7 +47,17 @@ class Round:
 
 def default_settings() -> SchedulerSettings:
     """Those of a service without a configuration."""
-    return SchedulerSettings(**Scheduler().model_dump())
+    return scheduler_settings(Scheduler())
+
+
+def changed(settings: SchedulerSettings, changes: Mapping[str, Any]) -> SchedulerSettings:
+    """With some set otherwise, those of the policy among them, by their names alone."""
+    of_policy = {name for name in changes if hasattr(settings.policy, name)}
+    return replace(
+        settings,
+        policy=replace(settings.policy, **{name: changes[name] for name in of_policy}),
+        **{name: value for name, value in changes.items() if name not in of_policy},
+    )
 
 
 def run(round_: Round) -> Row:
@@ -55,7 +66,7 @@ def run(round_: Round) -> Row:
         round_.policy,
         _workload(round_.source, round_.load),
         _profile(round_.profile, round_.vram_bytes),
-        replace(default_settings(), **round_.changes),
+        changed(default_settings(), round_.changes),
     )
 
 

@@ -22,12 +22,15 @@ def tables(sheets: Sheets[Row]) -> dict[str, str]:
     base = sheets.policies[BASE]
     policies: list[Line] = [((name,), rows, base) for name, rows in sheets.policies.items()]
     ablation: list[Line] = [((name,), rows, base) for name, rows in sheets.ablation.items()]
+    slow = sheets.strained[BASE]
+    strained: list[Line] = [((name,), rows, slow) for name, rows in sheets.strained.items()]
     frontier: list[Line] = [((f"{x:g}",), rows, base) for x, rows in sheets.frontier.items()]
     return {
         "policies": "\n\n".join(
             _table(("policy",), columns, policies) for columns in (SUMMARY, BY_CLASS)
         ),
         "ablation": _table(("default",), SHORT, ablation),
+        "strained": _table(("default",), SHORT, strained),
         "frontier": _table((f"`{FRONTIER_SETTING}`",), SHORT, frontier),
         "load": _table(("policy", "load"), SHORT, _lines(sheets.load)),
         "cards": _table(("policy", "GB"), SHORT, _lines(sheets.cards)),
@@ -132,6 +135,7 @@ SUMMARY: tuple[Column, ...] = (
     _VIDEO,
     _SLOWDOWN,
     _plain("loads", "loads"),
+    _plain("Belady's", "belady_misses"),
     _plain("load s", "load_s"),
     _plain("preemptions", "preemptions"),
     _plain("starved", "starved"),

@@ -31,6 +31,18 @@ class Device:
         if self.kind == "cuda":
             torch.cuda.synchronize(self.torch)
 
+    def measure(self) -> int | None:
+        """Measure from here on; the bytes that are allocated now, ``None`` on the CPU, where
+        nothing counts them."""
+        if self.kind == "cpu":
+            return None
+        torch.cuda.reset_peak_memory_stats(self.torch)
+        return int(torch.cuda.memory_allocated(self.torch))
+
+    def peak(self) -> int:
+        """The most bytes that were allocated since ``measure``."""
+        return int(torch.cuda.max_memory_allocated(self.torch))
+
     def describe(self) -> dict[str, Any]:
         """``kind``, ``name``, ``total_bytes``, and the versions of ``torch`` and ``cuda``."""
         if self.kind == "cuda":

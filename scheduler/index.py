@@ -234,6 +234,9 @@ class Index:
     def unserved_since(self, kind: str) -> float | None:
         return self._shares.since(kind)
 
+    def next_served(self) -> float:
+        return self._shares.next_served(run.job.demand.kind for run in self.runs.values())
+
     @property
     def kinds(self) -> Collection[str]:
         return self._shares.kinds

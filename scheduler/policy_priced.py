@@ -13,15 +13,16 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
    2b. less ``discount`` of its work, up to ``discount_seconds_max``, while it must begin within
        ``margin_seconds`` to meet its deadline. What is sure to be late is not urgent any more;
    2c. less a second for each ``ageing_seconds`` of waiting, and ``late_ageing`` seconds for each
-       second past its deadline;
+       second past its deadline, in slices;
    2d. more by ``turn_seconds`` for each job of the same user and kind that it found waiting.
 3. While a run lasts, everyone in it is paused for the best job if everyone gives way to it. They
    keep the places in which they were chosen, less the work that will be done at the boundary at
    which they can stop:
    3a. never at the boundary that ends the phase, and never for a job that can join the run;
    3b. for a lower tier;
-   3c. within a tier, for a score that is lower by ``hysteresis_seconds`` and by the seconds that it
-       takes to bring back what the run uses, if that cannot stay meanwhile.
+   3c. within a tier, for a score that is lower by ``hysteresis_seconds``, by the seconds that it
+       takes to bring back what the run uses, if that cannot stay meanwhile, and by the delay of
+       those who share the run beside the first.
 4. Company:
    4a. whoever may join at any step does (texts): it hardly slows the others. But while jobs of 1a
        wait only these join, and nobody if one of them cannot;
@@ -46,9 +47,11 @@ from scheduler.policy import WAIT, Decision, Place
 from scheduler.types import PolicySettings
 from scheduler.view import JobView, View
 
-_ORDINARY, _LATE, _LAST = range(3)
-_TIER = {_LAST: 0, _LATE: 2, _ORDINARY: 2}
-_SHARE_TIER = 1
+_ORDINARY, _LAST = range(2)
+# Of the keys, 1a to 1c.
+_LAST_TIER, _SHARE_TIER, _ORDINARY_TIER = range(3)
+# Lateness counts in slices, for all scores of a lane must fall alike between two events.
+_LATE_SLICE_SECONDS = 5.0
 # A user's further jobs do not fall back for ever: beyond this they stand in line as before.
 _TURNS_MAX = 8
 # Jobs of a group that are asked for whether there is room for their state; the first but for a few
@@ -111,12 +114,11 @@ class PricedWork:
         return sorted(view.waiting(), key=turn)
 
     def wake(self, view: View, now: float) -> float | None:
-        """When a kind will be due its share."""
-        turns = [
-            since + self._share_period
-            for kind in view.kinds
-            if (since := view.unserved_since(kind)) is not None
-        ]
+        """When a kind will be due its share, or one that is will have had it."""
+        since = (view.unserved_since(kind) for kind in view.kinds)
+        turns = [at + self._share_period for at in since if at is not None]
+        if any(at <= now for at in turns):
+            turns.append(view.next_served())
         return min((at for at in turns if now < at < math.inf), default=None)
 
     # Keys -----------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ class PricedWork:
         settings, left = self._settings, job.remaining_seconds
         latest = deadline - left
         if now >= deadline:  # 2c
-            return Place(place.rank + settings.late_ageing * deadline, _LATE, place.until)
+            return self._late(place, deadline, now) if settings.late_ageing else place
         if now >= latest:
             return replace(place, until=min(place.until, deadline))
         if now < latest - settings.margin_seconds:
@@ -134,22 +136,29 @@ class PricedWork:
         urgency = min(settings.discount * left, settings.discount_seconds_max)  # 2b
         return Place(place.rank - urgency / job.weight, _ORDINARY, min(place.until, latest))
 
-    def _key(self, job: JobView, view: View, now: float) -> _Key:
-        setup = self._setup(job.needs, view)
-        return self._key_of(job, job.rank, job.lane, setup, view, now)
+    def _late(self, place: Place, deadline: float, now: float) -> Place:
+        slices = math.floor((now - deadline) / _LATE_SLICE_SECONDS)
+        if deadline + (slices + 1) * _LATE_SLICE_SECONDS <= now:  # the division was rounded down
+            slices += 1
+        late = slices * _LATE_SLICE_SECONDS
+        until = min(place.until, deadline + (slices + 1) * _LATE_SLICE_SECONDS)
+        return replace(place, rank=place.rank - self._settings.late_ageing * late, until=until)
 
-    def _key_of(
-        self, job: JobView, rank: float, lane: int, setup: float, view: View, now: float
-    ) -> _Key:
-        tier, score = _TIER[lane], rank + setup / job.weight
-        if tier == _TIER[_ORDINARY]:
-            score -= now / self._settings.ageing_seconds
-            if lane == _LATE:
-                score -= now * self._settings.late_ageing
-            since = view.unserved_since(job.demand.kind)
-            if since is not None and now - since >= self._share_period:  # 1b
-                tier = _SHARE_TIER
+    def _key(self, job: JobView, view: View, now: float) -> _Key:
+        return self._key_of(job, job.rank, view, now)
+
+    def _key_of(self, job: JobView, rank: float, view: View, now: float) -> _Key:
+        tier = self._tier(job.lane, job.demand.kind, view, now)
+        score = rank + self._setup(job.needs, view) / job.weight
+        score -= now / self._settings.ageing_seconds  # 2c
         return tier, score, job.demand.arrival, job.id
+
+    def _tier(self, lane: int, kind: str, view: View, now: float) -> int:
+        if lane == _LAST:  # 1a
+            return _LAST_TIER
+        since = view.unserved_since(kind)
+        due = since is not None and now >= since + self._share_period  # 1b, as ``wake`` says
+        return _SHARE_TIER if due else _ORDINARY_TIER
 
     def _setup(self, needs: tuple[str, ...], view: View) -> float:
         return view.setup_seconds(needs) if self._settings.price_set_ups else 0.0
@@ -178,10 +187,12 @@ class PricedWork:
     def _best_head(self, view: View, now: float) -> JobView | None:
         best: tuple[_Key, JobView] | None = None
         joined = self._joined(view)
+        aged = now / self._settings.ageing_seconds
         for group in view.groups():
-            setup = self._setup(group.needs, view)
+            tier = self._tier(group.lane, group.kind, view, now)
+            beside = self._setup(group.needs, view) / group.weight - aged
             for job in islice(group.jobs(), _LOOKS_MAX):
-                key = self._key_of(job, job.rank, job.lane, setup, view, now)
+                key = tier, job.rank + beside, job.demand.arrival, job.id
                 if best is not None and key >= best[0]:
                     break
                 if _may_go(job, view, joined):
@@ -203,21 +214,25 @@ class PricedWork:
         """Whether whoever runs should be paused for a job."""
         if not self._settings.preempt:
             return False
-        other = self._key(job, view, now)
-        return all(self._yields(run, job, other, view, now) for run in view.running)
+        tier, score, _, _ = self._key(job, view, now)
+        runs = view.running
+        work = job.remaining_seconds + self._setup(job.needs, view)
+        delay = (len(runs) - 1) * work / job.weight
+        return all(self._yields(run, job, (tier, score + delay), view, now) for run in runs)
 
-    def _yields(self, run: JobView, job: JobView, other: _Key, view: View, now: float) -> bool:
+    def _yields(
+        self, run: JobView, job: JobView, other: tuple[int, float], view: View, now: float
+    ) -> bool:
         phase = run.demand.phases[run.phase]
         if run.step + 1 >= phase.steps:  # 3a
             return False
         left = run.remaining_seconds - phase.step_seconds
         rank = run.rank - (run.placed_seconds - left) / run.weight
-        setup = self._setup(run.needs, view)
-        mine = self._key_of(run, rank, run.lane, setup, view, now)
-        if other[0] != mine[0]:  # 3b
-            return other[0] < mine[0]
+        tier, score, _, _ = self._key_of(run, rank, view, now)
+        if other[0] != tier:  # 3b
+            return other[0] < tier
         way_back = view.way_back_seconds(run, job)
-        return mine[1] - other[1] > self._settings.hysteresis_seconds + way_back  # 3c
+        return score - other[1] > self._settings.hysteresis_seconds + way_back  # 3c
 
     # Company --------------------------------------------------------------------------------------
 

@@ -118,6 +118,10 @@ class View(Protocol):
     def unserved_since(self, kind: str) -> float | None:
         """Since when the kind's jobs have had no share of the device; ``None`` if none waits."""
 
+    def next_served(self) -> float:
+        """When a kind that waits will have had its share, if what runs goes on; infinity if
+        never."""
+
     @property
     def kinds(self) -> Collection[str]:
         """The kinds of the jobs that wait."""

@@ -12,11 +12,10 @@ import pytest
 
 from bench import marked, sched_report, sched_runs
 from bench.sched_plan import ABLATION, BASE, DEFAULT, Sheets, plan
-from bench.sched_runs import PROFILE, Round, Row, run, run_all
+from bench.sched_runs import PROFILE, Round, Row, changed, default_settings, run, run_all
 from bench.sched_tables import tables
 from ourvidz.cli.simulate import read_profile, read_workload
 from scheduler.contest import CONTESTANTS, contest
-from scheduler.types import SchedulerSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,6 +66,7 @@ def row(round_: Round) -> Row:
         "p99": quantiles,
         "max_slowdown": 3.5,
         "loads": 1234,
+        "belady_misses": 1000,
         "load_s": 10.0,
         "gpu_busy": 0.1,
         "preemptions": 7,
@@ -100,16 +100,22 @@ def test_ingredients_and_the_frontier_are_settings_that_exist() -> None:
     sheets = plan((0,))
     for rounds in (*sheets.ablation.values(), *sheets.frontier.values()):
         for round_ in rounds:
-            assert set(round_.changes) <= set(SchedulerSettings.__dataclass_fields__)
+            changed(default_settings(), round_.changes)
+
+
+def test_changes_reach_the_policy_and_what_is_round_it() -> None:
+    settings = changed(default_settings(), {"preempt": False, "waiting_jobs_max": 7})
+    assert (settings.policy.preempt, settings.waiting_jobs_max) == (False, 7)
+    assert settings.policy.prefetch is default_settings().policy.prefetch
+    with pytest.raises(TypeError, match="unheard_of"):
+        changed(settings, {"unheard_of": 1})
 
 
 # Contests -------------------------------------------------------------------------------------
 
 
 def test_a_round_is_the_contest_it_names(workload: Path) -> None:
-    wanted = contest(
-        BASE, read_workload(workload), read_profile(PROFILE), sched_runs.default_settings()
-    )
+    wanted = contest(BASE, read_workload(workload), read_profile(PROFILE), default_settings())
     assert run(Round(BASE, workload)) == wanted
 
 
@@ -153,7 +159,8 @@ def test_own_workloads_are_printed_and_nothing_is_written(
 def test_a_line_has_medians_and_what_they_lie_between(sheets: Sheets[Row]) -> None:
     summary, by_class = tables(sheets)["policies"].split("\n\n")
     line = next(x for x in summary.splitlines() if x.startswith(f"| {DEFAULT} |"))
-    assert line == ("| default | 12.0 | 1.000 | 90.0% | 1.250 | 3.50 | 1,234 | 10.0 | 7 | 0 |")
+    cells = "12.0 | 1.000 | 90.0% | 1.250 | 3.50 | 1,234 | 1,000 | 10.0 | 7 | 0"
+    assert line == f"| {DEFAULT} | {cells} |"
     line = next(x for x in by_class.splitlines() if x.startswith(f"| {BASE} |"))
     assert line.startswith("| fifo-lru | 100.0% / 80.0% / - | 48.0 / 96.0 / 102 |")
 

@@ -103,6 +103,7 @@ def test_days_beyond_the_twelve_repeat_the_last_week() -> None:
 # Like the trace -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_requests_of_the_service_are_like_the_traces() -> None:
     whole = [traffic_facts(traffic.workload(seed, images=1.0, videos=1.0)) for seed in SEEDS]
     assert_close(medians(whole), TRACE_WHOLE)

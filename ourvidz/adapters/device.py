@@ -52,6 +52,7 @@ class DeviceExecutor:
         self._plans: dict[str, tuple[Pipeline, tuple[PhasePlan, ...]]] = {}
         self._runnables: dict[str, Runnable] = {}
         self._controls: dict[Lease, Control] = {}
+        self._peak: tuple[Lease | None, int | None] = (None, None)
         self._facts: Mapping[str, Any] = {}
         self._runs = Runs()
         self._moves = Moves()
@@ -131,12 +132,18 @@ class DeviceExecutor:
                 return await self._moves.carry_out(command, self._weights[name])
             case m.Start(lease) | m.Resume(lease):
                 control = self._controls.setdefault(lease, Control())
-                member = Member(self._runnables[lease.job], lease, control)
+                member = Member(self._runnables[lease.job], lease, control, self._device)
                 try:
                     return await self._runs.take_part(member, command)
                 finally:
                     self._controls.pop(lease, None)
+                    self._peak = (lease, member.peak_bytes)
         raise TypeError(f"{command!r} has no terminal event")
+
+    def peak_bytes(self, lease: Lease) -> int | None:
+        """``ports.PeakMeter``: of the run that ended last."""
+        measured, peak = self._peak
+        return peak if measured == lease else None
 
     def snapshot(self) -> Mapping[str, Any]:
         return {**self._facts, "broken_models": dict(self._broken)}

@@ -27,6 +27,7 @@ from pipelines.base import (
     TextOutput,
     VideoOutput,
 )
+from pipelines.device import Device
 from pipelines.state import State
 from scheduler import messages as m
 from scheduler.types import Fault, Lease
@@ -85,10 +86,15 @@ class Control:
 
 class Member:
     """One lease in a run. The event loop makes it and waits for its end; the run's thread alone
-    calls the methods of the second group, at step boundaries."""
+    calls the methods of the second group, at step boundaries. ``peak_bytes`` is the most that was
+    allocated meanwhile beside what was there and is not the run's own, where that is counted; it
+    says something of this lease only if it was alone."""
 
-    def __init__(self, runnable: Runnable, lease: Lease, control: Control) -> None:
+    def __init__(self, runnable: Runnable, lease: Lease, control: Control, device: Device) -> None:
         self.runnable = runnable
+        self.peak_bytes: int | None = None
+        self._device = device
+        self._beside: int | None = None
         self.lease = lease
         self.control = control
         self.running = False
@@ -124,6 +130,8 @@ class Member:
         if self.control.token.cancelled:
             return
         state = self.runnable.begun()
+        allocated = self._device.measure()
+        self._beside = None if allocated is None else allocated - state.device_bytes
         if self._phase.sharing is None:
             # A phase that may be shared keeps its state whole by itself. Of any other the tensors
             # of this moment are kept: steps make new ones, so that costs nothing until then.
@@ -133,6 +141,8 @@ class Member:
         """Whether it takes the next step; else it has ended."""
         if self._event is None:
             self._event = self._ending()
+            if self._event is not None and self._beside is not None:
+                self.peak_bytes = self._device.peak() - self._beside
         return self._event is None
 
     def took_step(self, step: int, outputs: tuple[Output, ...] | None) -> None:

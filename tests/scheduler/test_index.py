@@ -54,6 +54,19 @@ def test_what_a_tier_costs(
     assert i.ledger.host.free == host_free
 
 
+def test_what_comes_ahead_of_time_counts_until_it_is_there_or_the_next_jobs() -> None:
+    i = index()
+    a = i.residencies["a"]
+    for tier, alone, ahead in (("STAGING", LOAD, STAGE + LOAD), ("LOADING", 0.0, LOAD)):
+        i.move(a, Tier[tier], "j", ahead=True)
+        assert i.setup_seconds(("a",)) == pytest.approx(ahead)
+        i.wanted_now(a)
+        assert i.setup_seconds(("a",)) == pytest.approx(alone)
+        assert not a.ahead
+        i.move(a, Tier.STAGED if tier == "STAGING" else Tier.RESIDENT)
+    assert i.setup_seconds(("a",)) == 0.0
+
+
 def test_set_ups_add_up() -> None:
     i = index()
     assert i.setup_seconds(()) == 0

@@ -117,7 +117,8 @@ def test_1b_a_kind_that_was_served_is_due_a_period_later() -> None:
     line.enter("image", 1.0, at=100.0, kind="image")
     assert line.order(100.0)[0] == "first"
     run = line.run(first)
-    assert line.policy.wake(line.index, 100.0) == 200.0
+    # Until then the run goes before the image.
+    assert line.policy.wake(line.index, 100.0) == 110.0
     line.index.advance(110.0)
     line.index.end(run)
     assert line.order(110.0) == ["image", "second"]
@@ -202,22 +203,41 @@ def test_2c_ageing_takes_off_a_second_for_every_so_many_of_waiting() -> None:
         assert line.choice(50.0) == line.order(50.0)[0] == first
 
 
-def test_2c_lateness_weighs() -> None:
+def test_2c_lateness_weighs_by_slices_of_five_seconds() -> None:
     """A second late outweighs two of work; the other one is not late before 1000."""
     line = Line(late_ageing=2.0)
-    line.enter("late", 30.0, deadline=100.0)
-    line.enter("other", 10.0, deadline=1000.0)
-    assert line.order(100.0) == ["other", "late"]
-    assert line.order(109.9) == ["other", "late"]
-    assert line.order(110.1) == ["late", "other"]
+    job = line.enter("late", 30.0, deadline=100.0)
+    line.enter("other", 10.5, deadline=1000.0)
+    for now, first in ((99.9, "other"), (109.9, "other"), (110.0, "late")):
+        assert line.choice(now) == line.order(now)[0] == first
+    places = [line.policy.place(job, now) for now in (100.0, 104.9, 105.0, 110.0)]
+    assert [(p.rank - job.rank, p.until) for p in places] == [
+        (20.0, 105.0),
+        (20.0, 105.0),
+        (10.0, 110.0),
+        (0.0, 115.0),
+    ]
 
 
 def test_2c_of_two_that_are_late_the_later_one_counts_for_less() -> None:
-    for deadline, first in ((88.9, "later"), (89.1, "late")):
+    for deadline, first in ((90.0, "later"), (90.1, "late")):
         line = Line(late_ageing=2.0)
-        line.enter("later", 30.0, deadline=deadline)
+        line.enter("later", 29.5, deadline=deadline)
         line.enter("late", 10.0, deadline=99.0)
         assert line.choice(100.0) == line.order(100.0)[0] == first
+
+
+@pytest.mark.parametrize("deadline", [72.1054292548102, 0.1, 35.74999999999999, 1e5 + 0.3])
+def test_2c_a_slice_that_is_over_is_over_however_it_is_rounded(deadline: float) -> None:
+    line = Line(late_ageing=2.0)
+    job = line.enter("late", 30.0, deadline=deadline)
+    until, ranks = deadline, []
+    for _ in range(50):
+        place = line.policy.place(job, until)
+        assert place.until > until
+        ranks.append(place.rank)
+        until = place.until
+    assert ranks == pytest.approx([ranks[0] - 10.0 * n for n in range(50)])
 
 
 def test_2d_who_found_jobs_of_the_same_user_and_kind_waiting_goes_later() -> None:

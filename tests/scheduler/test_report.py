@@ -1,6 +1,7 @@
 """What the scheduler says of itself: one line, a snapshot; and that check() sees."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,21 @@ def test_one_line() -> None:
     )
 
 
+def waiting(job: str, position: int, start: float, finish: float, late: float) -> dict[str, Any]:
+    return {
+        "job": job,
+        "class": "normal",
+        "standing": "waiting",
+        "phase": "denoise",
+        "step": 0,
+        "carried_bytes": 0,
+        "position": position,
+        "start_seconds": pytest.approx(start),
+        "finish_seconds": pytest.approx(finish),
+        "finish_p90_seconds": pytest.approx(finish + late),
+    }
+
+
 def test_snapshot() -> None:
     s = shell()
     snapshot = s.scheduler.snapshot()
@@ -79,30 +95,8 @@ def test_snapshot() -> None:
             }
         ],
         "waiting": [
-            {
-                "job": "y",
-                "class": "normal",
-                "standing": "waiting",
-                "phase": "denoise",
-                "step": 0,
-                "carried_bytes": 0,
-                "position": 1,
-                "start_seconds": pytest.approx(8.0 + vae),
-                "finish_seconds": pytest.approx(9.0 + vae),
-                "finish_p90_seconds": pytest.approx(9.0 + vae + late),
-            },
-            {
-                "job": "z",
-                "class": "normal",
-                "standing": "waiting",
-                "phase": "denoise",
-                "step": 0,
-                "carried_bytes": 0,
-                "position": 2,
-                "start_seconds": pytest.approx(9.0 + vae),
-                "finish_seconds": pytest.approx(14.0 + vae),
-                "finish_p90_seconds": pytest.approx(14.0 + vae + later),
-            },
+            waiting("y", 1, 8.0 + vae, 9.0 + vae, late),
+            waiting("z", 2, 9.0 + vae, 14.0 + vae, later),
         ],
         "target": None,
         "draining": False,

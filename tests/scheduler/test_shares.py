@@ -60,3 +60,28 @@ def test_a_kind_of_which_no_job_waits_has_no_claim_and_comes_back_fresh() -> Non
     shares.advance(29.0, ["video"])
     assert shares.since("video") == 20.0
     shares.leave("nobody")
+
+
+def test_when_a_kind_will_be_served() -> None:
+    shares = waiting("video", "image")
+    assert shares.next_served(["text"]) == float("inf")
+    assert shares.next_served(["video", "video"]) == 10.0
+    shares.advance(4.0, ["video"])
+    assert shares.next_served(["image"]) == 14.0
+    shares.advance(5.0, ["image"])
+    assert shares.next_served(["video", "image"]) == 11.0
+    assert shares.next_served(["image"]) == 14.0
+
+
+def test_sums_do_not_depend_on_how_often_they_are_looked_at() -> None:
+    seldom, often = waiting("video"), waiting("video")
+    seldom.advance(0.7, ["video"])
+    for tenth in range(1, 8):
+        often.advance(tenth / 10, ["video"])
+    for shares in (seldom, often):
+        shares.advance(1.0, [])
+    assert seldom.next_served(["video"]) == often.next_served(["video"])
+    seldom.advance(10.3, ["video"])
+    for tenth in range(11, 104):
+        often.advance(tenth / 10, ["video"])
+    assert seldom.since("video") == often.since("video") == 1.0 + 10.0 - 0.7

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from scheduler import SchedulerSettings
+from scheduler import PolicySettings, SchedulerSettings
 from scheduler.messages import Paused, PhaseFinished
-from scheduler.types import Budget, Component, Demand, Lease, Links, Phase
+from scheduler.types import Budget, Component, Demand, Lease, Links, Phase, Sharing
 
 SETTINGS = {
     "waiting_jobs_max": 64,
@@ -25,6 +25,11 @@ SETTINGS = {
         (lambda: Phase("p", (), 1, math.inf, 1), "phase p: seconds is inf"),
         (lambda: Phase("p", (), 1, 1.0, -1), "phase p: steps is -1"),
         (lambda: Phase("p", (), 1, 1.0, 1, -1), "phase p: state_bytes_max is -1"),
+        (lambda: Phase("p", (), 1, 1.0, 1, seconds_p90=-0.1), "phase p: seconds_p90 is -0.1"),
+        (lambda: Sharing("", 1, 1, 1.0, True), "sharing.key is ''"),
+        (lambda: Sharing("k", 0, 1, 1.0, True), "sharing k: units is 0, allowed: a finite number"),
+        (lambda: Sharing("k", 1, 0, 1.0, True), "sharing k: units_max is 0"),
+        (lambda: Sharing("k", 1, 1, -0.1, True), "sharing k: exponent is -0.1"),
         (lambda: Demand("", (), "c", "u", 0.0), "demand.job is ''"),
         (lambda: Demand("j", (), "c", "u", math.nan), "job j: arrival is nan"),
         (lambda: Demand("j", (), "c", "u", 0.0, math.nan), "job j: deadline is nan"),
@@ -39,6 +44,18 @@ SETTINGS = {
             (lambda n=name: SchedulerSettings(**{**SETTINGS, n: 0}), f"settings.{name} is 0")
             for name in SETTINGS
         ),
+        *(
+            (lambda n=name: PolicySettings(**{n: 0}), f"policy.{name} is 0, allowed: a finite")
+            for name in ("ageing_seconds", "wait_seconds_max", "share_seconds")
+        ),
+        *(
+            (lambda n=name: PolicySettings(**{n: -0.1}), f"policy.{name} is -0.1, allowed: a")
+            for name in ("late_ageing", "margin_seconds", "discount_seconds_max", "turn_seconds")
+        ),
+        (lambda: PolicySettings(hysteresis_seconds=math.nan), "policy.hysteresis_seconds is nan"),
+        (lambda: PolicySettings(discount=1.1), "policy.discount is 1.1, allowed: 0 to 1"),
+        (lambda: PolicySettings(share_floor=-0.1), "policy.share_floor is -0.1, allowed: 0 to 1"),
+        (lambda: SchedulerSettings(**SETTINGS, follow_seconds=-1), "settings.follow_seconds is -1"),
         (
             lambda: SchedulerSettings(**SETTINGS, class_weights={"x": 0.0}),
             "settings.class_weights.x is 0.0, allowed: above 0",
@@ -48,6 +65,11 @@ SETTINGS = {
 def test_a_senseless_value_is_named(make, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace(".", r"\.").replace("'", ".")):
         make()
+
+
+def test_a_step_of_more_units_takes_longer_by_the_exponent() -> None:
+    sharing = Sharing("k", 2, 8, 0.5, mid_phase=True)
+    assert [sharing.factor(units) for units in (2, 8)] == [1.0, 2.0]
 
 
 def test_transfer_seconds() -> None:

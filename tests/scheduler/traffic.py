@@ -58,10 +58,13 @@ PROFILE: dict[str, Any] = {
     ],
 }
 
+BATCHING = {"text_exponent": 0.125, "text_max": 8, "image_exponent": 0.75, "image_max": 6}
+
 
 def profile(**changes: dict[str, Any]) -> Profile:
     """The small card; a change replaces keys of one of its tables."""
-    return parse({**PROFILE, **{name: PROFILE[name] | new for name, new in changes.items()}})
+    changed = {name: PROFILE.get(name, {}) | new for name, new in changes.items()}
+    return parse({**PROFILE, **changed})
 
 
 def line(kind: str, job: str, at: float, **more: Any) -> dict[str, Any]:

@@ -148,7 +148,8 @@ class Jobs:
     def _text_phases(self) -> Iterator[Phase]:
         sharing = Sharing("text", self._rng.randint(1, 2), 4, 0.1, mid_phase=True)
         steps = self._rng.choice([1, 4, 12])
-        yield self._phase([self._text], self._rng.uniform(0.2, 6.0), steps, sharing)
+        phase = self._phase([self._text], self._rng.uniform(0.2, 6.0), steps, sharing)
+        yield replace(phase, steps_expected=self._rng.choice([None, (steps + 1) // 2]))
 
     def _image_phases(self) -> Iterator[Phase]:
         encoder, unet, vae = self._image
