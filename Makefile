@@ -17,12 +17,17 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# What the tests take from npm.
+.venv/node: tests/node/package-lock.json .venv/ready
+	npm ci --prefix tests/node --no-audit --no-fund --loglevel=error
+	touch $@
+
 # The main job, end to end, on the embedded default.
 demo: setup
 	$(BIN)/ourvidz demo
 
 # Every test.
-test: setup
+test: setup .venv/node
 	$(BIN)/pytest
 
 # Random lives of the scheduler, with faults: SEEDS of them, from FIRST on. The first that fails is
@@ -33,7 +38,7 @@ sim: setup
 	$(BIN)/python -m tests.scheduler.walk --seeds $(SEEDS) --first $(FIRST)
 
 # What to run before a commit: style, types, floors and the fast tests.
-check: setup lint
+check: setup .venv/node lint
 	$(BIN)/pytest -m 'not slow'
 
 lint: setup
@@ -59,4 +64,4 @@ bench-sched: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv tests/node/node_modules data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

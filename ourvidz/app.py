@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,14 +18,20 @@ from ourvidz.adapters.estimates import ESTIMATES_SCHEMA, SqliteMeasurements
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
 from ourvidz.adapters.notify_http import HttpNotifier, callback_client
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
+from ourvidz.adapters.queue_redis import redis_server
+from ourvidz.adapters.queue_shared import PopSide, SharedQueues
+from ourvidz.adapters.queue_upstash import upstash_server
+from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.recorder import FileRecorder
 from ourvidz.adapters.references import GuardedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.adapters.store_presigned import PresignedStore
+from ourvidz.adapters.worker import WORKER_SCHEMA, worker_identity
 from ourvidz.config import Settings
+from ourvidz.config.checks import queue_url
 from ourvidz.config.urls import local_url
-from ourvidz.ports import AssetStore, Clock, Executor, Notifier
+from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier
 from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
 
@@ -49,7 +55,7 @@ async def open_service(
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
         # First of all: a second service must be refused before it takes seconds and memory.
-        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA, ESTIMATES_SCHEMA)
+        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA, ESTIMATES_SCHEMA, WORKER_SCHEMA)
         stack.push_async_callback(database.aclose)
         executor = executor or _device(settings)
         await executor.open()
@@ -63,9 +69,9 @@ async def open_service(
         if settings.recorder.path is not None:
             recorder = FileRecorder(settings.recorder.path, settings.recorder)
             stack.push_async_callback(recorder.aclose)
-        pop_sides = {name: queue.pop_side for name, queue in settings.queues.items()}
+        source = await stack.enter_async_context(_queues(settings, database, clock))
         ports = Ports(
-            source=EmbeddedQueues(database, clock, pop_sides),
+            source=source,
             journal=SqliteJournal(database, clock),
             executor=executor,
             store=store,
@@ -79,6 +85,33 @@ async def open_service(
             recorder=recorder,
         )
         yield build_service(settings, ports)
+
+
+@asynccontextmanager
+async def _queues(settings: Settings, database: Database, clock: Clock) -> AsyncIterator[JobSource]:
+    sides: Mapping[str, PopSide] = {name: q.pop_side for name, q in settings.queues.items()}
+    server, url = settings.queue_server, queue_url(settings)
+    if server.kind == "embedded":
+        yield EmbeddedQueues(database, clock, sides)
+        return
+    owner = await worker_identity(database)
+    if server.kind == "redis":
+        async with redis_server(url, server.timeout_seconds, clock) as redis:
+            yield SharedQueues(redis, owner, sides)
+        return
+    token = settings.secrets.upstash_redis_rest_token
+    assert token is not None, "configuration asks for it"
+    pauses = Pauses(server.look_seconds_min, server.look_seconds_max, settings.intake.poll_seconds)
+    async with upstash_server(
+        url,
+        token.get_secret_value(),
+        tuple(sides),
+        server.timeout_seconds,
+        clock,
+        pauses,
+        events=server.events,
+    ) as upstash:
+        yield SharedQueues(upstash, owner, sides)
 
 
 def _versions(executor: Executor) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from support.redis_process import RedisProcess, redis_process
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,13 @@ def anyio_backend() -> str:
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where this test run's tiny checkpoints lie; each family's maker fills its part on demand."""
     return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisProcess]:
+    """One server for the whole session; who uses it empties it first."""
+    with redis_process() as process:
+        yield process
 
 
 @pytest.fixture(autouse=True)

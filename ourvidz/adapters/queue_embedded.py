@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any
 
 import anyio
 
 from ourvidz.adapters.database import Database
+from ourvidz.adapters.queue_shared import PopSide
 from ourvidz.ports import Claimed, Clock, QueueFull
 
 QUEUE_SCHEMA = """
@@ -47,7 +48,6 @@ _HELD = "SELECT position, queue FROM queue_items WHERE claim_id IS NOT NULL ORDE
 _HELD_BY = "SELECT position, queue FROM queue_items WHERE claim_id = ?"
 _EXPIRED = "SELECT position, queue FROM queue_items WHERE lease_until < ? ORDER BY position"
 
-PopSide = Literal["left", "right"]
 _ORDER: dict[PopSide, str] = {"left": "ASC", "right": "DESC"}
 
 
@@ -99,12 +99,14 @@ class EmbeddedQueues:
 
         return await self._database.run(operation)
 
-    async def wait(self, queue: str, seconds: float) -> None:
+    async def wait(self, queue: str, seconds: float) -> bool:
         with anyio.move_on_after(seconds):
             pushed = self._pushed[queue]  # before the look, so that no later push is missed
             while not await self.depth(queue):
                 await pushed.wait()
                 pushed = self._pushed[queue]
+            return True
+        return False
 
     async def renew(self, claim_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
         until = self._clock.wall() + lease_seconds
@@ -171,6 +173,9 @@ class EmbeddedQueues:
 
     async def reap(self) -> int:
         return await self._let_go(_EXPIRED, self._clock.wall())
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return {"kind": "embedded", "wake": "push", "commands_per_minute": 0}
 
     async def depth(self, queue: str) -> int:
         """Elements that nobody holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from ourvidz.config import credentials
 from ourvidz.config.schema import KeyPath, dotted
@@ -11,6 +12,8 @@ from ourvidz.config.settings import Settings
 from ourvidz.errors import ConfigError, Problem
 
 Finding = tuple[KeyPath, str]
+# What stands beside the queues on a Redis server.
+_RESERVED = "ourvidz:"
 
 
 def table_findings(settings: Settings) -> Iterator[Finding]:
@@ -18,6 +21,9 @@ def table_findings(settings: Settings) -> Iterator[Finding]:
     for key, table in (("models", settings.models), ("queues", settings.queues)):
         if not table:
             yield (key,), "must name at least one"
+    for name in settings.queues:
+        if name.startswith(_RESERVED):
+            yield ("queues", name), f"must not begin with {_RESERVED}, where leases are kept"
     taken: dict[str, str] = {}
     for name, queue in settings.queues.items():
         for index, job_type in enumerate(queue.types):
@@ -36,7 +42,15 @@ def secret_findings(settings: Settings) -> Iterator[Finding]:
     if settings.callback.url and settings.secrets.job_callback_secret is None:
         yield ("callback", "url"), f"needs a secret: {credentials.belongs('job_callback_secret')}"
     yield from _store_findings(settings)
+    yield from _queue_findings(settings)
     yield from _bind_findings(settings)
+
+
+def queue_url(settings: Settings) -> str:
+    """The URL of the queues' server, empty where none is given."""
+    secrets, server = settings.secrets, settings.queue_server
+    secret = secrets.redis_url if server.kind == "redis" else secrets.upstash_redis_rest_url
+    return server.url if secret is None else secret.get_secret_value()
 
 
 def check_bind(settings: Settings) -> None:
@@ -69,6 +83,21 @@ def _store_findings(settings: Settings) -> Iterator[Finding]:
     for name in needed:
         if getattr(settings.secrets, name) is None:
             yield ("store", "kind"), f"needs a secret: {credentials.belongs(name)}"
+
+
+def _queue_findings(settings: Settings) -> Iterator[Finding]:
+    kind, path = settings.queue_server.kind, ("queue_server", "kind")
+    if kind == "embedded":
+        return
+    name = "redis_url" if kind == "redis" else "upstash_redis_rest_url"
+    schemes = ("redis", "rediss") if kind == "redis" else ("http", "https")
+    if urlsplit(queue_url(settings)).scheme not in schemes:
+        allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+        places = credentials.belongs(name)
+        yield path, f"needs a URL, {allowed}, in queue_server.url, or a secret: {places}"
+    if kind == "upstash" and settings.secrets.upstash_redis_rest_token is None:
+        places = credentials.belongs("upstash_redis_rest_token")
+        yield path, f"needs a secret: {places}"
 
 
 def _bind_findings(settings: Settings) -> Iterator[Finding]:

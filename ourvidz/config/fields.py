@@ -47,6 +47,22 @@ def _optional_url(value: str) -> str:
     return value
 
 
+def _server_url(value: str) -> str:
+    """What needs a password has its place among the secrets."""
+    if value == "":
+        return value
+    allowed = "must be a redis://, rediss:// or https:// URL with a host and no password, or empty"
+    try:
+        parts = urlsplit(value)
+        known = parts.scheme in ("redis", "rediss", "http", "https")
+        usable = known and bool(parts.hostname) and parts.port != 0 and not parts.password
+    except ValueError:
+        usable = False
+    if not usable or not value.isprintable() or " " in value:
+        raise ValueError(allowed)
+    return value
+
+
 def _uuid_text(value: str) -> str:
     try:
         return str(UUID(value))
@@ -117,6 +133,13 @@ OptionalUrl = Annotated[
     str,
     AfterValidator(_optional_url),
     Field(description="an http:// or https:// URL with a host, or empty"),
+]
+ServerUrl = Annotated[
+    str,
+    AfterValidator(_server_url),
+    Field(
+        description="a redis://, rediss:// or https:// URL with a host and no password, or empty"
+    ),
 ]
 UuidText = Annotated[str, AfterValidator(_uuid_text), Field(description="a UUID")]
 OptionalPath = Annotated[

@@ -27,6 +27,7 @@ from ourvidz.config.fields import (
     Port,
     QueueName,
     Seconds,
+    ServerUrl,
     Share,
     Side,
     Steps,
@@ -264,6 +265,23 @@ class Queue(Table):
     claims_max: int = Field(default=16, ge=1, le=10_000)
 
 
+class QueueServer(Table):
+    """Where the queues lie. ``url`` gives way to the secret of the same meaning."""
+
+    kind: Literal["embedded", "redis", "upstash"] = "embedded"
+    url: ServerUrl = ""
+    timeout_seconds: Seconds = 10.0
+    events: bool = True
+    look_seconds_min: Seconds = 0.05
+    look_seconds_max: Seconds = 15.0
+
+    @model_validator(mode="after")
+    def _looks_in_order(self) -> Self:
+        allowed = f"must not exceed look_seconds_max ({self.look_seconds_max:g})"
+        in_order = self.look_seconds_min <= self.look_seconds_max
+        return _require(self, in_order, "look_seconds_min", allowed)
+
+
 class Intake(Table):
     lease_seconds: Seconds = 60.0
     renew_seconds: Seconds = 20.0
@@ -346,6 +364,9 @@ class Secrets(Table):
     s3_secret_access_key: SecretStr | None = None
     s3_session_token: SecretStr | None = None
     ourvidz_token: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    upstash_redis_rest_url: SecretStr | None = None
+    upstash_redis_rest_token: SecretStr | None = None
 
 
 class Demo(Table):
@@ -367,6 +388,7 @@ class Settings(Table):
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     enhancement: Enhancement
+    queue_server: QueueServer = QueueServer()
     intake: Intake = Intake()
     references: References = References()
     store: Store = Store()

@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from ourvidz.errors import OurVidzError, shown
 from ourvidz.jobs import JobError
-from ourvidz.ports import QueueFull
+from ourvidz.ports import QueueError, QueueFull, QueueRefused, QueueUnavailable
 from ourvidz.service.service import IdConflict, SubmissionInvalid, TooLate
 
 MEDIA_TYPE = "application/problem+json"
@@ -56,9 +56,12 @@ INVALID_PARAMETER = Kind(422, "INVALID_PARAMETER", "A value of the request is no
 INTERNAL_ERROR = Kind(500, "INTERNAL_ERROR", "The service failed; its log says why", retryable=True)
 BUSY = Kind(503, "BUSY", "Too many requests are being served", retryable=True)
 QUEUE_FULL = Kind(503, "QUEUE_FULL", "The queue takes no more jobs for now", retryable=True)
+QUEUE_DOWN = Kind(503, "QUEUE_DOWN", "The queue cannot be reached", retryable=True)
 
 # A full queue is minutes of work at the least.
 _FULL_SECONDS = "60"
+# One that is down may be back soon.
+_DOWN_SECONDS = "5"
 _BY_STATUS = {kind.status: kind for kind in (NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_LARGE)}
 
 
@@ -108,6 +111,8 @@ def install(api: FastAPI) -> None:
         IdConflict,
         TooLate,
         QueueFull,
+        QueueUnavailable,
+        QueueRefused,
     ):
         api.add_exception_handler(raised, _answer)
 
@@ -122,7 +127,7 @@ def _problem(error: Exception) -> HttpProblem:
             return error
         case SubmissionInvalid():
             return _refused(error.error)
-        case IdConflict() | TooLate() | QueueFull():
+        case IdConflict() | TooLate() | QueueFull() | QueueError():
             return _declined(error)
         case RequestValidationError():
             return _invalid(error)
@@ -132,7 +137,7 @@ def _problem(error: Exception) -> HttpProblem:
             raise TypeError(f"not installed for {type(error).__name__}") from error
 
 
-def _declined(error: IdConflict | TooLate | QueueFull) -> HttpProblem:
+def _declined(error: IdConflict | TooLate | QueueFull | QueueError) -> HttpProblem:
     """What the service would do for another id, at another time."""
     match error:
         case IdConflict():
@@ -142,6 +147,10 @@ def _declined(error: IdConflict | TooLate | QueueFull) -> HttpProblem:
             return HttpProblem(TOO_LATE, str(error))
         case QueueFull():
             return HttpProblem(QUEUE_FULL, str(error), headers={"Retry-After": _FULL_SECONDS})
+        case QueueError():
+            # Why is in the log and the alarms: it may tell of the server what is not for callers.
+            detail = "the queue does not take the job for now"
+            return HttpProblem(QUEUE_DOWN, detail, headers={"Retry-After": _DOWN_SECONDS})
 
 
 def _refused(error: JobError) -> HttpProblem:

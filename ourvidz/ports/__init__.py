@@ -29,7 +29,14 @@ from ourvidz.ports.device import (
 )
 from ourvidz.ports.entry import Admission, ReferenceFailed, References
 from ourvidz.ports.journal import Answer, JobRecord, Journal, Known
-from ourvidz.ports.queues import Claimed, JobSource, QueueFull
+from ourvidz.ports.queues import (
+    Claimed,
+    JobSource,
+    QueueError,
+    QueueFull,
+    QueueRefused,
+    QueueUnavailable,
+)
 from ourvidz.ports.records import Measurements, Recorder, Series
 from ourvidz.ports.rendering import Renderer, RenderFailed
 
@@ -54,7 +61,10 @@ __all__ = [
     "PeakMeter",
     "Plan",
     "PlanRejected",
+    "QueueError",
     "QueueFull",
+    "QueueRefused",
+    "QueueUnavailable",
     "Recorder",
     "ReferenceFailed",
     "References",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from ourvidz.errors import OurVidzError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,25 @@ class QueueFull(Exception):
     """The queue takes no more for now."""
 
 
+class QueueError(OurVidzError):
+    """The queues' server did not do what it was asked."""
+
+
+class QueueUnavailable(QueueError):
+    """The queues' server does not answer for now, or asks to be left alone for a while."""
+
+    retryable = True
+
+
+class QueueRefused(QueueError):
+    """The queues' server refuses what it is asked, and will until somebody puts that right."""
+
+
 class JobSource(Protocol):
     """Durable queues with leases. A claim made twice with one ``claim_id`` returns one element.
 
-    Raises ``KeyError`` for a queue that is not configured.
+    Raises ``KeyError`` for a queue that is not configured, ``QueueError`` where a server is to
+    blame. After an error the call may be repeated; only a push may then have happened twice.
     """
 
     async def recover(self) -> int:
@@ -36,8 +53,9 @@ class JobSource(Protocol):
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
         """Move one element under a lease, or ``None`` if the queue is empty."""
 
-    async def wait(self, queue: str, seconds: float) -> None:
-        """Return when the queue may hold something, at the latest after ``seconds``."""
+    async def wait(self, queue: str, seconds: float) -> bool:
+        """Return when the queue may hold something, at the latest after ``seconds``; false if it
+        was looked at meanwhile and held nothing."""
 
     async def renew(self, claim_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
         """Renew leases; returns the claims that are no longer ours."""
@@ -58,3 +76,7 @@ class JobSource(Protocol):
     async def reap(self) -> int:
         """Put elements whose lease has expired back at the head, with the attempts counted so far;
         returns how many."""
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Which kind of queues, how they announce elements (``wake``), and the commands sent to
+        their server in the last minute (``commands_per_minute``); reads memory only."""

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
+import structlog
 
-from ourvidz.ports import Clock
+from ourvidz.ports import Clock, QueueRefused
 from ourvidz.service.metrics import Metrics
+
+log = structlog.get_logger()
 
 # One minute of beats at the default period: enough for a p99.
 _BEATS = 600
@@ -21,6 +24,9 @@ JOB_DEFECT: Final = "job_defect"
 LEASE_LOST: Final = "lease_lost"
 # Claims, renewals and the like fail for now; silenced when one succeeds.
 QUEUE_UNAVAILABLE: Final = "queue_unavailable"
+# The queues' server refuses us: a wrong token or URL, a command that it does not know. Somebody has
+# to put that right; until then it is asked again all the same. Silenced when it answers.
+QUEUE_REFUSED: Final = "queue_refused"
 # A delivery met what nobody foresaw and is tried again; silenced when one succeeds.
 DELIVERY_BROKE: Final = "delivery_broke"
 # The store does not answer or is busy: finished jobs wait for it; silenced when it takes a file.
@@ -53,6 +59,18 @@ class Alarms:
     @property
     def ringing(self) -> Sequence[str]:
         return sorted(self._ringing)
+
+
+def queue_failed(alarms: Alarms, what: str, error: Exception) -> None:
+    """The queues did not do ``what`` was asked: say so in log and health."""
+    name = QUEUE_REFUSED if isinstance(error, QueueRefused) else QUEUE_UNAVAILABLE
+    log.error(name, what=what, reason=f"{type(error).__name__}: {error}")
+    alarms.ring(name)
+
+
+def queue_answered(alarms: Alarms) -> None:
+    alarms.silence(QUEUE_UNAVAILABLE)
+    alarms.silence(QUEUE_REFUSED)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ from uuid import uuid4
 import anyio
 import anyio.lowlevel
 import stamina
-import structlog
 from anyio.abc import TaskGroup
 
 from ourvidz.config.settings import Intake as IntakeSettings
@@ -19,10 +18,8 @@ from ourvidz.service.active import Roster
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.engine import Engine
 from ourvidz.service.flow import Flow
-from ourvidz.service.health import QUEUE_UNAVAILABLE, Alarms
+from ourvidz.service.health import Alarms, queue_answered, queue_failed
 from ourvidz.service.signal import Signal
-
-log = structlog.get_logger()
 
 # The first pause after a queue that does not answer; it grows up to the time of a poll.
 _RETRY_SECONDS = 0.5
@@ -71,16 +68,18 @@ class Intake:
                 with attempt:
                     await self._wait_for_room(queue)
                     claimed = await self._claim(queue, claim_id, jobs)
-                    self.alarms.silence(QUEUE_UNAVAILABLE)
-                    if not claimed:
-                        await self.source.wait(queue, self.settings.poll_seconds)
+                    queue_answered(self.alarms)
+                    while not claimed and not await self._came(queue):
+                        queue_answered(self.alarms)
+
+    async def _came(self, queue: str) -> bool:
+        return await self.source.wait(queue, self.settings.poll_seconds)
 
     def _unavailable(self, error: BaseException) -> bool:
         """Claiming outlives a queue that does not answer; it does not outlive being cancelled."""
         if not isinstance(error, Exception):
             return False
-        log.error("queue_unavailable", what="claim", reason=f"{type(error).__name__}: {error}")
-        self.alarms.ring(QUEUE_UNAVAILABLE)
+        queue_failed(self.alarms, "claim", error)
         return True
 
     async def _claim(self, queue: str, claim_id: str, jobs: TaskGroup) -> bool:

@@ -12,7 +12,7 @@ from ourvidz.config.settings import Intake
 from ourvidz.ports import JobSource
 from ourvidz.service.active import Roster
 from ourvidz.service.delivery import Delivery
-from ourvidz.service.health import LEASE_LOST, QUEUE_UNAVAILABLE, Alarms
+from ourvidz.service.health import LEASE_LOST, Alarms, queue_failed
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ class Leases:
             try:
                 lost = await self.source.renew(list(held), self.settings.lease_seconds)
             except Exception as error:  # noqa: BLE001 - the border to whichever queue is configured
-                self._unavailable("renew", error)
+                queue_failed(self.alarms, "renew", error)
                 continue
             self.alarms.silence(LEASE_LOST)
             for claim_id in lost & self.held().keys():
@@ -53,7 +53,7 @@ class Leases:
             try:
                 count = await self.source.reap()
             except Exception as error:  # noqa: BLE001 - as above
-                self._unavailable("reap", error)
+                queue_failed(self.alarms, "reap", error)
                 continue
             if count:
                 log.warning("leases_reaped", count=count)
@@ -62,7 +62,3 @@ class Leases:
         """Jobs by claim id."""
         active = {job.claimed.claim_id: str(job.id) for job in self.roster}
         return {**self.delivery.claims, **active}
-
-    def _unavailable(self, what: str, error: Exception) -> None:
-        log.error("queue_unavailable", what=what, reason=f"{type(error).__name__}: {error}")
-        self.alarms.ring(QUEUE_UNAVAILABLE)

@@ -36,6 +36,11 @@ class Metrics:
             "Ended jobs whose callback is not acknowledged.",
             registry=self.registry,
         )
+        self.queue_commands = Gauge(
+            "ourvidz_queue_commands_per_minute",
+            "Commands sent to the queues' server in the last minute; without jobs the idle cost.",
+            registry=self.registry,
+        )
         self.parked = Gauge(
             "ourvidz_parked_callbacks", "Callbacks given up.", registry=self.registry
         )

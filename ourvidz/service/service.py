@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from ourvidz.config.settings import Settings
 from ourvidz.jobs import InvalidJob, JobError, JobResult, JobSpec, JobState
-from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known
+from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known, QueueError
 from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.calibration import Forecasts
 from ourvidz.service.delivery import Delivery
@@ -23,7 +23,13 @@ from ourvidz.service.engine import Engine, Place
 from ourvidz.service.estimates import Estimates, Quantiles
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.faults import CANCELLED
-from ourvidz.service.health import DEVICE_FAILED, PARKED_CALLBACKS, Alarms, Heartbeat
+from ourvidz.service.health import (
+    DEVICE_FAILED,
+    PARKED_CALLBACKS,
+    Alarms,
+    Heartbeat,
+    queue_failed,
+)
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
@@ -243,6 +249,7 @@ class Service:
             "active_jobs": len(self.roster),
             "undelivered_jobs": self.delivery.pending,
             "parked_callbacks": self.delivery.parked,
+            "queues": dict(self.source.snapshot()),
             "device": dict(self.executor.snapshot()),
             "alarms": sorted([*self.alarms.ringing, *parked]),
         }
@@ -269,6 +276,7 @@ class Service:
         self.metrics.waiting_jobs.set(len(snapshot["waiting"]))
         self.metrics.undelivered.set(self.delivery.pending)
         self.metrics.parked.set(self.delivery.parked)
+        self.metrics.queue_commands.set(self.source.snapshot()["commands_per_minute"])
         for component in snapshot["components"]:
             self._show("stage", component, self.estimates.stage_seconds(component))
             self._show("load", component, self.estimates.load_seconds(component))
@@ -292,7 +300,11 @@ class Service:
 
     async def _recover(self, tasks: TaskGroup) -> None:
         """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
-        await self.source.recover()
+        try:
+            await self.source.recover()
+        except QueueError as error:
+            # What was held comes back when its leases run out; answers need no queue to go out.
+            queue_failed(self.alarms, "recover", error)
         left = (JobState.CLAIMED, JobState.WAITING, JobState.RUNNING)
         for record in await self.journal.in_states(*left):
             await self.journal.requeue(record.spec.id)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
 import pytest
-from support.queues import LEFT, OTHER, RIGHT, QueueWorld, embedded
+from support.queues import LEFT, OTHER, RIGHT, QueueWorld, embedded, native, shared, upstash
+from support.redis_process import RedisProcess
 from support.turns import turns
 
 from ourvidz.ports import Claimed, JobSource
@@ -17,12 +19,19 @@ pytestmark = pytest.mark.anyio
 
 LEASE = 60.0
 LONG = 20.0
-WORLDS = {"embedded": embedded}
+WORLDS: dict[str, Callable[[Path, RedisProcess], Any]] = {
+    "embedded": lambda folder, _: embedded(folder),
+    "redis": lambda _, redis: shared(redis, native(redis)),
+    "upstash polled": lambda _, redis: upstash(redis, streaming=False),
+    "upstash with events": lambda _, redis: upstash(redis, streaming=True),
+}
 
 
 @pytest.fixture(params=WORLDS)
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[QueueWorld]:
-    async with WORLDS[request.param](tmp_path) as world:
+async def world(
+    request: pytest.FixtureRequest, tmp_path: Path, redis: RedisProcess
+) -> AsyncIterator[QueueWorld]:
+    async with WORLDS[request.param](tmp_path, redis) as world:
         yield world
 
 

@@ -6,7 +6,7 @@ import pytest
 import structlog
 from support.api import Api, Exchange, problem, running
 
-from ourvidz.ports import QueueFull
+from ourvidz.ports import QueueFull, QueueRefused, QueueUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +42,16 @@ async def test_a_full_queue_asks_to_come_again(api: Api) -> None:
     assert found["retryable"] is True
     assert found["detail"].startswith("chat_queue holds 5")
     assert answer.headers["retry-after"] == "60"
+
+
+@pytest.mark.parametrize("kind", [QueueUnavailable, QueueRefused])
+async def test_a_queue_that_is_down_asks_to_come_again(api: Api, kind: type[Exception]) -> None:
+    api.service.defect = kind("Upstash answered 503: internal.example is down")
+    answer = await api.client.post("/jobs", json={})
+    found = problem(answer, 503, "QUEUE_DOWN")
+    assert found["retryable"] is True
+    assert "internal.example" not in answer.text
+    assert answer.headers["retry-after"] == "5"
 
 
 async def test_each_request_leaves_one_line_without_secrets(api: Api) -> None:

@@ -17,6 +17,7 @@ from uuid import UUID, uuid5
 import anyio
 import orjson
 from anyio.abc import TaskStatus
+from support.queues import SharedServer, letters
 from support.turns import turns
 
 from ourvidz.adapters.device_fake import FakeDevice
@@ -79,6 +80,7 @@ class House:
     root: Path
     scope: anyio.CancelScope
     stopped: anyio.Event
+    queues: SharedServer | None = None
 
     @property
     def source(self) -> EmbeddedQueues:
@@ -177,6 +179,8 @@ class House:
 
     async def elements(self) -> int:
         """How many elements the queues hold, claimed or not."""
+        if self.queues is not None:
+            return self.queues.elements(*self.service.settings.queues)
         count = "SELECT count(*) FROM queue_items"
         return int(await self._database(lambda c: c.execute(count).fetchone()[0]))
 
@@ -192,6 +196,8 @@ class House:
 
     async def dead_letters(self) -> list[str]:
         """The reasons, oldest first."""
+        if self.queues is not None:
+            return [reason for _, _, reason in letters(self.queues.redis)]
         return [reason for _, _, reason in await self.source.dead_letters()]
 
     def starts(self, name: str) -> int:
@@ -208,13 +214,19 @@ def starts(device: FakeDevice, name: str) -> int:
     return sum(job.partition("/")[0] == job_id(name) for job in jobs)
 
 
-def settings_for(root: Path, url: str, service_key: str = "", **flags: Any) -> Settings:
-    environ = {"JOB_CALLBACK_SECRET": SECRET}
+def settings_for(
+    root: Path,
+    url: str,
+    service_key: str = "",
+    environ: Mapping[str, str] | None = None,
+    **flags: Any,
+) -> Settings:
+    given = {"JOB_CALLBACK_SECRET": SECRET, **(environ or {})}
     if service_key:
-        environ["SUPABASE_SERVICE_KEY"] = service_key
+        given["SUPABASE_SERVICE_KEY"] = service_key
     return load(
         REPOSITORY / "config.toml",
-        environ={**environ, **flags.pop("environ", {})},
+        environ=given,
         flags={
             "service.data_dir": str(root / "data"),
             "store.dir": str(root / "store"),
@@ -235,21 +247,25 @@ async def open_house(
     receiver: Receiver | None = None,
     store: AssetStore | None = None,
     clock: Clock | None = None,
+    queues: SharedServer | None = None,
     **flags: Any,
 ) -> AsyncIterator[House]:
     """A service that runs until the block is left, then drains.
 
-    A ``receiver`` that is given listens already, and outlives the service.
+    A ``receiver`` that is given listens already, and outlives the service. ``queues`` is where the
+    queues lie, if not in the service's own files.
     """
     device = device or FakeDevice()
     async with AsyncExitStack() as stack:
         receiver = receiver or await stack.enter_async_context(Receiver(SECRET))
-        settings = settings_for(root, flags.pop("url", receiver.url), **flags)
+        environ = None if queues is None else queues.environ
+        settings = settings_for(root, flags.pop("url", receiver.url), environ, **flags)
         async with (
             open_service(settings, device, clock, store) as service,
             anyio.create_task_group() as tasks,
         ):
-            house = House(service, device, receiver, root, tasks.cancel_scope, anyio.Event())
+            scope, stopped = tasks.cancel_scope, anyio.Event()
+            house = House(service, device, receiver, root, scope, stopped, queues)
             await tasks.start(_serve, house)
             yield house
             service.stop()

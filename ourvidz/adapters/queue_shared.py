@@ -1,0 +1,204 @@
+"""Durable queues with leases on a Redis server that several workers share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+from uuid import uuid4
+
+import stamina
+
+from ourvidz.adapters import queue_scripts as scripts
+from ourvidz.ports import Claimed, QueueFull, QueueUnavailable
+
+PopSide = Literal["left", "right"]
+Argument = str | bytes | int
+
+# A call that the server did not answer is repeated, as each may be, within a lease's renewal.
+_ATTEMPTS: Final = 4
+_RETRY_SECONDS: Final = 0.1
+_RETRY_SECONDS_MAX: Final = 2.0
+# How long a push is remembered: longer than its repeats can take.
+_PUSH_SECONDS: Final = 600
+# Expired leases that are put back in one go; what is left is looked for again at once.
+_EXPIRED_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Elements of a queue: some days of work. Dead letters, and their bytes: they are for a person
+    to read, and older ones go."""
+
+    elements: int = 100_000
+    dead_letters: int = 10_000
+    dead_letters_bytes: int = 256 * 1024 * 1024
+
+
+class ScriptServer(Protocol):
+    """A Redis server. What it raises are ``QueueError``s."""
+
+    async def run(
+        self,
+        script: str,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        element: bool = False,
+    ) -> Any:
+        """Run one script: integers, bytes and lists of them. ``element`` where the reply begins
+        with ``scripts.ELEMENT_MARK`` and carries an element, which may hold any bytes."""
+
+    async def wait(self, queue: str, seconds: float) -> bool:
+        """As ``ports.JobSource.wait``."""
+
+    def claiming(self, queue: str) -> None:
+        """A claim is about to be made; what was announced before is taken into account."""
+
+    def claimed(self, queue: str) -> None:
+        """A claim has found something."""
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """As ``ports.JobSource.snapshot``."""
+
+
+class SharedQueues:
+    """``ports.JobSource`` over a Redis server. ``owner`` is this worker's alone, for good."""
+
+    def __init__(
+        self,
+        server: ScriptServer,
+        owner: str,
+        pop_sides: Mapping[str, PopSide],
+        bounds: Bounds = Bounds(),
+    ) -> None:
+        self._server = server
+        self._owner = owner
+        self._pop_sides = dict(pop_sides)
+        self._bounds = bounds
+        self._queues: dict[str, str] = {}  # of the claims that are held here
+
+    async def recover(self) -> int:
+        """At start: only what this very worker held; another's leases are its own affair."""
+        found = await self._repeated(scripts.OWNED, [scripts.CLAIMS], [self._owner])
+        return await self._put_back(found, "owned")
+
+    async def push(self, queue: str, raw: bytes) -> None:
+        self._pop_sides[queue]
+        keys = [queue, scripts.CLAIMS, scripts.pushed_key(uuid4().hex)]
+        limit = self._bounds.elements
+        pushed = await self._repeated(scripts.PUSH, keys, [*_as_text(raw), limit, _PUSH_SECONDS])
+        if not pushed:
+            raise QueueFull(f"{queue} holds {limit} elements, as many as it may")
+
+    async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
+        """Not repeated here: who claims repeats it with the same ``claim_id``."""
+        side = self._pop_sides[queue]
+        self._server.claiming(queue)
+        reply = await self._server.run(
+            scripts.CLAIM,
+            [queue, scripts.attempts_key(queue), *_BOOKS, scripts.COUNTERS],
+            [claim_id, self._owner, _milliseconds(lease_seconds), side],
+            element=True,
+        )
+        if not reply:
+            return None
+        _, found_in, attempts, raw = reply
+        self._queues[claim_id] = found_in.decode()
+        self._server.claimed(queue)
+        return Claimed(found_in.decode(), claim_id, raw, attempts)
+
+    async def wait(self, queue: str, seconds: float) -> bool:
+        self._pop_sides[queue]
+        return await self._server.wait(queue, seconds)
+
+    async def renew(self, claim_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
+        arguments: list[Argument] = [_milliseconds(lease_seconds), *claim_ids]
+        places = await self._repeated(scripts.RENEW, [scripts.LEASES], arguments)
+        lost = frozenset(claim_ids[place - 1] for place in places)
+        for claim_id in lost:
+            self._queues.pop(claim_id, None)
+        return lost
+
+    async def acknowledge(self, claim_id: str) -> None:
+        await self._repeated(scripts.ACKNOWLEDGE, _BOOKS, [claim_id])
+        self._queues.pop(claim_id, None)
+
+    async def hand_back(self, claim_id: str) -> None:
+        queue = self._queues.get(claim_id)
+        if queue is None:
+            found = await self._repeated(scripts.QUEUE_OF, [scripts.CLAIMS], [claim_id])
+            if not found:
+                return
+            queue = found[0].decode()
+        await self._put_back([claim_id.encode(), b"0", queue.encode()], "back")
+        self._queues.pop(claim_id, None)
+
+    async def count_attempt(self, claim_id: str) -> int:
+        arguments = [claim_id, uuid4().hex]
+        return int(await self._repeated(scripts.COUNT, [scripts.CLAIMS], arguments))
+
+    async def dead_letter(self, claim_id: str, reason: str) -> None:
+        limits = [self._bounds.dead_letters, self._bounds.dead_letters_bytes]
+        # A reason may quote what is no text; the server's messages are UTF-8.
+        shown = reason.encode("utf-8", "replace").decode()
+        keys = [*_BOOKS, scripts.DEAD, scripts.COUNTERS]
+        await self._repeated(scripts.DEAD_LETTER, keys, [claim_id, shown, *limits])
+        self._queues.pop(claim_id, None)
+
+    async def reap(self) -> int:
+        count = 0
+        while True:
+            keys = [scripts.CLAIMS, scripts.LEASES]
+            found = await self._repeated(scripts.EXPIRED, keys, [_EXPIRED_MAX])
+            count += await self._put_back(found, "expired")
+            if len(found) < 3 * _EXPIRED_MAX:
+                return count
+
+    def snapshot(self) -> Mapping[str, Any]:
+        return self._server.snapshot()
+
+    async def _put_back(self, found: Sequence[bytes], why: str) -> int:
+        """Claims with their numbers and queues, as the scripts list them, each to the head of its
+        queue: the last claimed first, so that they are taken in their old order."""
+        claims: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        for claim, number, name in zip(found[::3], found[1::3], found[2::3], strict=True):
+            claims[name.decode()].append((int(number), claim.decode()))
+        count = 0
+        for queue, numbered in claims.items():
+            side = self._pop_sides.get(queue, "left")
+            in_order = [claim for _, claim in sorted(numbered, reverse=True)]
+            keys = [queue, scripts.attempts_key(queue), *_BOOKS]
+            arguments = [side, why, self._owner, *in_order]
+            count += int(await self._repeated(scripts.PUT_BACK, keys, arguments))
+        return count
+
+    async def _repeated(
+        self, script: str, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        async for attempt in stamina.retry_context(
+            on=QueueUnavailable,
+            attempts=_ATTEMPTS,
+            wait_initial=_RETRY_SECONDS,
+            wait_max=_RETRY_SECONDS_MAX,
+        ):
+            with attempt:
+                return await self._server.run(script, keys, arguments)
+        raise AssertionError("the last attempt returns or raises")
+
+
+_BOOKS: Final = [scripts.HELD, scripts.CLAIMS, scripts.LEASES]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _as_text(raw: bytes) -> tuple[str, str]:
+    """An element as an argument that any server takes, some of which speak nothing but JSON, and
+    how it is spelled."""
+    try:
+        return raw.decode(), "plain"
+    except UnicodeDecodeError:
+        return raw.hex(), "hex"
