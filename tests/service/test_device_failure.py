@@ -116,7 +116,7 @@ async def test_what_was_rendered_is_delivered_by_the_next_process(
     async def story(house: House) -> None:
         store = StagedStore(house.root / "store")
         store.before_put = lambda _: hold.wait()
-        house.service.delivery.store = store
+        house.service.delivery.uploads.store = store
         await house.push("wan_queue", payload("rendered", "wan_generate"))
         await hold.reached()
         assert await house.state("rendered") is JobState.RENDERED
