@@ -14,7 +14,7 @@ class Followers:
         self._until: dict[str, float] = {}
 
     def expect(self, finished: Demand, now: float) -> None:
-        if finished.followed and self._seconds > 0:
+        if finished.followed:
             self._until[finished.job] = now + self._seconds
 
     def arrived(self, demand: Demand) -> None:

@@ -222,3 +222,20 @@ def test_out_of_memory_ahead_of_time_clears_nothing() -> None:
     assert s.end(s.flight("Load d"), m.LoadFailed("d", "full", Fault.OUT_OF_MEMORY)) == ["Load d"]
     assert s.finish(state=1) == []
     assert s.ok("Load d") == ["Start x:1"]
+
+
+def test_what_comes_again_after_it_was_called_off_can_be_called_off_again() -> None:
+    s = shell(device=150)
+    s.arrive("x", phase("a", seconds=50.0, steps=9), phase("b"))
+    assert s.arrive("y", phase("c", seconds=1.0)) == ["Pause x:0", "Stage c", "Abort b"]
+    s.abort("b")
+    s.set_up()
+    s.pause(1)
+    assert s.finish() == ["Settle y finished", "Resume x:0", "Stage b"]
+    # An end that is repeated is not this one's.
+    assert s.feed(m.Aborted("b")) == []
+    assert s.scheduler.snapshot()["components"]["b"]["tier"] == "staging"
+    assert s.arrive("z", phase("d", seconds=1.0)) == ["Pause x:0", "Stage d", "Abort b"]
+    s.abort("b")
+    s.play_out()
+    s.assert_settled()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from scheduler import messages as m
-from scheduler.types import Demand
+from scheduler.types import Demand, Sharing
 from tests.scheduler.shell import DEFAULTS, Shell, demand, phase
 
 
@@ -102,3 +102,18 @@ def test_a_follower_that_is_refused_has_come() -> None:
     s.finish()
     said = arrive(s, "image", follows="text", phases=())
     assert said == ["Settle image refused", "Start other:0"]
+
+
+def test_of_two_that_are_awaited_at_a_time_both_are() -> None:
+    s = shell()
+    sharing = Sharing("text", 1, 2, 0.1, mid_phase=True)
+    for job in ("one", "two"):
+        arrive(s, job, phases=(phase("a", steps=9, sharing=sharing),), followed=True)
+    assert s.running() == "one,two"
+    arrive(s, "three", seconds=9.0)
+    s.finish("one")
+    s.now = 0.2
+    s.finish("two")
+    assert s.scheduler.deadline() == 0.7
+    assert s.feed(m.TimeReached(), 0.6) == []
+    assert s.wake() == ["Start three:0"]

@@ -1,5 +1,7 @@
 """A job's cached values, its claims, and what is refused at the door."""
 
+from dataclasses import replace
+
 import pytest
 
 from scheduler.job import Claim, Job, refusal
@@ -28,6 +30,15 @@ def test_what_is_left_shrinks_with_steps_and_phases() -> None:
     assert not item.last_phase
     item.next_phase()
     assert (item.needs, item.last_phase) == (("c",), True)
+
+
+def test_what_is_left_may_take_longer_by_what_each_phase_may() -> None:
+    late = replace(phase("a", seconds=4.0), seconds_p90=5.5)
+    early = replace(phase("a", seconds=4.0), seconds_p90=3.0)
+    item = job(late, phase("b", seconds=8.0), early)
+    assert item.spread_seconds == 1.5 + 2.0
+    item.next_phase()
+    assert item.spread_seconds == 2.0
 
 
 def test_a_phase_without_steps_or_components() -> None:

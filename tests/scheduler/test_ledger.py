@@ -29,7 +29,7 @@ def test_bytes_that_are_not_there(size: int) -> None:
     assert pool.reserved == 0
     assert dict(pool.accounts) == {}
     pool.reserve(A, 10)
-    with pytest.raises(LedgerError, match=r"1 bytes for .*, 0 are free"):
+    with pytest.raises(LedgerError, match=r"1 bytes for .*, 0 are free\n.*10 of 10 .*'a'\): 10"):
         pool.grow(A, 1)
     assert pool.reserved == 10
 

@@ -1,5 +1,7 @@
 """Since when each kind has gone without its share of the device."""
 
+import pytest
+
 from scheduler.shares import Shares
 
 
@@ -85,3 +87,14 @@ def test_sums_do_not_depend_on_how_often_they_are_looked_at() -> None:
     for tenth in range(11, 104):
         often.advance(tenth / 10, ["video"])
     assert seldom.since("video") == often.since("video") == 1.0 + 10.0 - 0.7
+
+
+def test_what_a_kind_had_before_it_was_interrupted_counts() -> None:
+    shares = waiting("video", at=5.3)
+    shares.advance(9.0, ["video"])
+    shares.advance(20.0, ["image"])
+    assert shares.next_served(["video"]) == pytest.approx(20.0 + 10.0 - 3.7)
+    shares.advance(26.2, ["video"])
+    assert shares.since("video") == 5.3
+    shares.advance(26.4, ["video"])
+    assert shares.since("video") == pytest.approx(26.3)

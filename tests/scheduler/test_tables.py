@@ -66,3 +66,25 @@ def test_a_failed_load_keeps_the_master_and_a_failed_stage_has_none() -> None:
     item = Residency(Component("a", 5), Tier.STAGING, master=True)
     item.move(Tier.FAILED)
     assert not item.master
+
+
+def test_uses_are_counted_when_runs_begin_and_fade() -> None:
+    item = Residency(Component("a", 5))
+    assert (item.uses, item.worth(0.0), item.ahead, item.aborting) == (0.0, 0.0, False, False)
+    item.use(100.0)
+    item.use(100.0)
+    assert (item.uses, item.last_used) == (2.0, 100.0)
+    assert item.worth(100.0 + 3600.0) == 1.0
+    assert item.worth(100.0 + 1800.0) == pytest.approx(2.0**0.5)
+    # Time that goes back changes nothing.
+    assert item.worth(50.0) == 2.0
+    item.touch(3700.0)
+    assert (item.uses, item.last_used) == (1.0, 3700.0)
+    item.use(7300.0)
+    assert (item.uses, item.last_used) == (1.5, 7300.0)
+
+
+def test_a_move_ends_what_was_said_of_the_transfer_before_it() -> None:
+    item = Residency(Component("a", 5), Tier.LOADING, master=True, ahead=True, aborting=True)
+    item.move(Tier.STAGED)
+    assert (item.ahead, item.aborting) == (False, False)
