@@ -217,8 +217,8 @@ def starts(device: FakeDevice, name: str) -> int:
 def settings_for(
     root: Path,
     url: str,
-    service_key: str = "",
     environ: Mapping[str, str] | None = None,
+    service_key: str = "",
     **flags: Any,
 ) -> Settings:
     given = {"JOB_CALLBACK_SECRET": SECRET, **(environ or {})}
@@ -258,7 +258,7 @@ async def open_house(
     device = device or FakeDevice()
     async with AsyncExitStack() as stack:
         receiver = receiver or await stack.enter_async_context(Receiver(SECRET))
-        environ = None if queues is None else queues.environ
+        environ = {**flags.pop("environ", {}), **(queues.environ if queues else {})}
         settings = settings_for(root, flags.pop("url", receiver.url), environ, **flags)
         async with (
             open_service(settings, device, clock, store) as service,
