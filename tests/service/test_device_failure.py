@@ -14,7 +14,6 @@ from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.receiver import Receiver
 from ourvidz.cli.exits import device_failure
 from ourvidz.errors import DeviceFailed
-from ourvidz.jobs import JobState
 from ourvidz.service.estimates import Estimates
 
 pytestmark = pytest.mark.anyio
@@ -119,7 +118,7 @@ async def test_what_was_rendered_is_delivered_by_the_next_process(
         house.service.delivery.uploads.store = store
         await house.push("wan_queue", payload("rendered", "wan_generate"))
         await hold.reached()
-        assert await house.state("rendered") is JobState.RENDERED
+        await house.rendered("rendered")
         await house.push("sdxl_queue", payload("a"))
 
     assert reason in await until_it_fails(open_house, device, story)
