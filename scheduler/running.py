@@ -27,7 +27,7 @@ class Running:
         number = self._leases + 1
         # Alone, the estimate has proved wrong: the run gets all there is.
         working = index.ledger.device.free if job.alone else job.current.working_bytes
-        company = [] if job.alone else self._company(job)
+        company = self._company(job)
         runs = [self._begin(job, number, working), *self._take(job, company, number)]
         for run in runs:
             self._say(_command(run, len(runs)))
@@ -37,7 +37,7 @@ class Running:
         runs = list(self._index.runs.values())
         leader = runs[0].job
         sharing = leader.sharing
-        if sharing is None or not sharing.mid_phase or leader.alone:
+        if sharing is None or not sharing.mid_phase:
             return
         if any(run.pausing for run in runs):
             return

@@ -388,6 +388,14 @@ def test_a_policy_may_not_choose_a_job_that_is_not_there() -> None:
         s.arrive("x", *CHAT)
 
 
+def test_while_a_run_lasts_a_job_is_taken_only_if_it_is_to_preempt() -> None:
+    for preempt, said in ((False, []), (True, ["Pause x:0"])):
+        s = shell(policy=Chooses(Decision("x"), Decision("y", preempt=preempt)))
+        s.arrive("x", phase(steps=9))
+        assert s.arrive("y", phase()) == said
+        assert s.scheduler.target == ("y" if preempt else None)
+
+
 def test_a_policy_may_not_choose_a_running_job() -> None:
     s = shell(policy=Chooses(Decision("x"), Decision("x", preempt=True)))
     s.arrive("x", phase())

@@ -223,3 +223,17 @@ def test_a_shell_that_pauses_of_its_own_accord() -> None:
     s.set_up()
     assert s.pause(step=4, state=1) == ["Resume x:0"]
     assert s.end(s.flight("Resume x:0"), m.RunCancelled(s.lease)) == ["Settle x cancelled"]
+
+
+def test_while_a_run_lasts_room_is_made_for_weights_alone() -> None:
+    """40 and 10 to work in of the run, 40 that nobody needs, and 40 that come fit exactly."""
+    for device, said in (
+        (130, ["Pause x:0", "Stage b"]),
+        (129, ["Pause x:0", "Evict c", "Stage b"]),
+    ):
+        s, policy = shell(device=device)
+        s.warm("c")
+        s.arrive("x", phase("a", work=10, steps=9))
+        s.set_up()
+        policy.wanted = ["y"]
+        assert s.arrive("y", phase("b", work=30)) == said
