@@ -56,12 +56,8 @@ bench: setup
 	$(BIN)/python -m bench.planner
 
 # Serves generated traffic by every policy; renews the figures of docs/scheduling.md in minutes.
-bench-sched: .venv/bench
+bench-sched: setup
 	$(BIN)/python -m bench.sched_report
-
-.venv/bench: .venv/ready
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	touch $@
 
 clean:
 	rm -rf .venv tests/node/node_modules data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,9 @@ from scheduler.errors import InputError
 
 # No count in a workload comes near; beyond it, a number is a mistake and its work never ends.
 COUNT_MAX = 1_000_000
+# Thirty thousand years: much beyond it a float does not tell one second from the next any more.
+NUMBER_MAX = 1e12
+BYTES_MAX = 1e18
 _REQUIRED = object()
 
 
@@ -40,14 +42,14 @@ def number(
     default: object = _REQUIRED,
     *,
     low: float = 0.0,
-    above: bool = False,
+    high: float = NUMBER_MAX,
 ) -> float:
-    """A finite number from ``low``, or ``above`` it."""
+    """A number from ``low`` to ``high``."""
     value = _get(fields, name, where, default)
     sound = isinstance(value, int | float) and not isinstance(value, bool)
-    if not sound or not math.isfinite(value) or value < low or (above and value == low):
-        bound = "" if low == -math.inf else f" {'above' if above else 'from'} {low:g}"
-        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a finite number{bound}")
+    if not sound or not low <= value <= high:
+        allowed = f"a number from {low:g} to {high:g}"
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: {allowed}")
     return float(value)
 
 
@@ -63,7 +65,7 @@ def count(
 
 def size(fields: Mapping[str, Any], name: str, where: str, default: object = _REQUIRED) -> int:
     """Bytes; a float is taken if it is whole (``1e9``)."""
-    value = number(fields, name, where, default)
+    value = number(fields, name, where, default, high=BYTES_MAX)
     if not value.is_integer():
         raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a whole number of bytes")
     return int(value)

@@ -20,6 +20,8 @@ from scheduler.types import Budget, Component, Demand, Links, Phase, Sharing
 from scheduler.workload import CLASS_OF, Request
 
 FRAMES = 81
+# Of what is computed for images, nothing grows faster than attention.
+_EXPONENT_MAX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +170,9 @@ def _batching(tables: Mapping[str, Any]) -> Batching | None:
         return None
     entries = _section(tables, "batching")
     return Batching(
-        text_exponent=fields.number(entries, "text_exponent", "[batching]"),
+        text_exponent=fields.number(entries, "text_exponent", "[batching]", high=1.0),
         text_max=fields.count(entries, "text_max", "[batching]"),
-        image_exponent=fields.number(entries, "image_exponent", "[batching]"),
+        image_exponent=fields.number(entries, "image_exponent", "[batching]", high=1.0),
         image_max=fields.count(entries, "image_max", "[batching]"),
     )
 
@@ -209,7 +211,7 @@ def _phase(entries: Mapping[str, Any], where: str) -> PhaseCost:
         seconds=fields.number(entries, "seconds", where, 0.0),
         seconds_per_image=fields.number(entries, "seconds_per_image", where, 0.0),
         step_seconds=fields.number(entries, "step_seconds", where, 0.0),
-        image_exponent=fields.number(entries, "image_exponent", where, 0.0),
+        image_exponent=fields.number(entries, "image_exponent", where, 0.0, high=_EXPONENT_MAX),
         token_seconds=fields.number(entries, "token_seconds", where, 0.0),
         frame_scaled=scaled,
     )
@@ -230,4 +232,4 @@ def _section(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _rate(entries: Mapping[str, Any], name: str, where: str) -> float:
-    return fields.number(entries, name, where, above=True)
+    return fields.number(entries, name, where, low=1.0, high=fields.BYTES_MAX)

@@ -36,7 +36,9 @@ class Shares:
                 continue
             if claim.running is None:
                 claim.running = self._now
-            while (full := self._full_at(claim)) <= now:
+            full = self._full_at(claim)
+            if full <= now:
+                full += math.floor((now - full) / self._quantum) * self._quantum
                 claim.served = claim.running = full
                 claim.seconds = 0.0
         self._now = now

@@ -73,7 +73,9 @@ class Sharing:
         _require(bool(self.key), "sharing.key", self.key, "a name")
         _finite(self.units, f"sharing {self.key}: units", 1)
         _finite(self.units_max, f"sharing {self.key}: units_max", 1)
-        _finite(self.exponent, f"sharing {self.key}: exponent", 0)
+        # Beyond 1 it would be quicker to run one after the other.
+        allowed = "0 to 1"
+        _require(0 <= self.exponent <= 1, f"sharing {self.key}: exponent", self.exponent, allowed)
 
     def factor(self, units: int) -> float:
         """How much longer a step of so many units takes than one of this job alone."""
@@ -206,9 +208,8 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         for name in ("ageing_seconds", "wait_seconds_max", "share_seconds"):
-            value = getattr(self, name)
-            allowed = "a finite number above 0"
-            _require(math.isfinite(value) and value > 0, f"policy.{name}", value, allowed)
+            # Less is no time in which anything happens, and makes numbers too large to tell apart.
+            _finite(getattr(self, name), f"policy.{name}", 0.1)
         for name in ("late_ageing", "margin_seconds", "discount_seconds_max", "turn_seconds"):
             _finite(getattr(self, name), f"policy.{name}", 0)
         _finite(self.hysteresis_seconds, "policy.hysteresis_seconds", 0)

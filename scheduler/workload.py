@@ -7,7 +7,6 @@ own arrival. Flow time counts from its arrival all the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +65,7 @@ def parse(line: object, where: str) -> Request:
     counts = {name: fields.count(entries, name, where) for name in _COUNTS[CLASS_OF[kind]]}
     return Request(
         id=fields.text(entries, "id", where),
-        arrival=fields.number(entries, "arrival_s", where, low=-math.inf),
+        arrival=fields.number(entries, "arrival_s", where, low=-fields.NUMBER_MAX),
         user=fields.text(entries, "user", where, ""),
         type=kind,
         after=fields.text(entries, "after", where) if entries.get("after") is not None else None,

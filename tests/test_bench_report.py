@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import marked, sched_report, sched_runs
+from bench import marked, sched_figures, sched_report, sched_runs
 from bench.sched_plan import ABLATION, BASE, DEFAULT, Sheets, plan
 from bench.sched_runs import PROFILE, Round, Row, changed, default_settings, run, run_all
 from bench.sched_tables import tables
@@ -193,8 +193,7 @@ def test_generated_traffic_stands_beside_the_trace(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_the_same_rows_draw_the_same_bytes(sheets: Sheets[Row], tmp_path: Path) -> None:
-    figures = pytest.importorskip("bench.sched_figures", reason="`make bench-sched` installs it")
-    first, again = (figures.draw(sheets, tmp_path / name) for name in ("a", "b"))
+    first, again = (sched_figures.draw(sheets, tmp_path / name) for name in ("a", "b"))
     assert set(first) == set(sched_report.SAYS)
     for name, path in first.items():
         assert path.read_bytes() == again[name].read_bytes()
@@ -245,7 +244,6 @@ def test_a_document_that_does_not_fit_its_figures_is_left_alone(
 def test_the_document_is_written_round_its_text(
     sheets: Sheets[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib", reason="`make bench-sched` installs it")
     document = tmp_path / "scheduling.md"
     document.write_text(sched_report.DOCUMENT.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(sched_report, "serve", lambda _: sheets)

@@ -17,10 +17,12 @@ from ourvidz.config.fields import (
     Bucket,
     Bytes,
     CurrentType,
+    Factor,
     FilePath,
     Frames,
     Guidance,
     HostName,
+    LongSeconds,
     Name,
     OptionalPath,
     OptionalUrl,
@@ -126,9 +128,6 @@ class Model(Table):
     step_seconds: Seconds = 0.05
 
 
-Factor = Annotated[float, Field(ge=0, le=10**6)]
-
-
 class Deadlines(Table):
     """For jobs that name none, by kind."""
 
@@ -141,15 +140,15 @@ class Scheduler(Table):
     """In which order jobs run; ``scheduler.policy_priced`` says how these work together."""
 
     late_ageing: Factor = 0.0
-    ageing_seconds: Seconds = 300.0
-    wait_seconds_max: Seconds = 10_800.0
+    ageing_seconds: LongSeconds = 300.0
+    wait_seconds_max: LongSeconds = 10_800.0
     margin_seconds: Factor = 8.0
     discount: Share = 0.55
     discount_seconds_max: Factor = 12.0
     hysteresis_seconds: Factor = 0.2
     turn_seconds: Factor = 0.3
     share_floor: Share = 0.02
-    share_seconds: Seconds = 10.0
+    share_seconds: LongSeconds = 10.0
     price_set_ups: bool = True
     preempt: bool = True
     prefetch: bool = True

@@ -98,3 +98,14 @@ def test_what_a_kind_had_before_it_was_interrupted_counts() -> None:
     assert shares.since("video") == 5.3
     shares.advance(26.4, ["video"])
     assert shares.since("video") == pytest.approx(26.3)
+
+
+def test_many_slices_at_once_are_one_look() -> None:
+    shares = Shares(0.1)
+    shares.advance(0.0, [])
+    shares.enter("text")
+    shares.advance(1.0, ["text"])
+    shares.advance(1e9 + 0.05, ["text"])
+    since = shares.since("text")
+    assert since is not None
+    assert 0.0 <= 1e9 + 0.05 - since < 0.1 + 1e-6

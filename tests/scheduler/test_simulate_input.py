@@ -18,8 +18,8 @@ from tests.scheduler.traffic import PROFILE, line, profile, workload
     [
         ({"id": ""}, "line 1: id is '', allowed: a text"),
         ({"id": 7}, "line 1: id is 7, allowed: a text"),
-        ({"arrival_s": float("nan")}, "arrival_s is nan, allowed: a finite number"),
-        ({"arrival_s": "3"}, "arrival_s is '3', allowed: a finite number"),
+        ({"arrival_s": float("nan")}, "arrival_s is nan, allowed: a number from -1e+12"),
+        ({"arrival_s": "3"}, "arrival_s is '3', allowed: a number from -1e+12"),
         ({"arrival_s": True}, "arrival_s is True"),
         ({"arrival_s": None}, "arrival_s is missing"),
         ({"type": "sdxl"}, "type is 'sdxl', allowed: chat, enhance_base"),
@@ -71,6 +71,15 @@ def with_phase(**change: Any) -> dict[str, Any]:
     return {**PROFILE, "phase": [PROFILE["phase"][0] | change]}
 
 
+def with_link(**change: float) -> dict[str, Any]:
+    return {**PROFILE, "links": PROFILE["links"] | change}
+
+
+def with_batching(**change: float) -> dict[str, Any]:
+    batching = {"text_exponent": 0.2, "text_max": 4, "image_exponent": 0.9, "image_max": 6}
+    return {**PROFILE, "batching": batching | change}
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -81,12 +90,16 @@ def with_phase(**change: Any) -> dict[str, Any]:
         (without("slo_seconds", "chat"), "[slo_seconds]: chat is missing"),
         ({**PROFILE, "device": PROFILE["device"] | {"reserve_bytes": 111}}, "up to vram_bytes"),
         ({**PROFILE, "device": PROFILE["device"] | {"vram_bytes": 1.5}}, "whole number of bytes"),
-        ({**PROFILE, "links": PROFILE["links"] | {"disk_to_host": 0}}, "a finite number above 0"),
+        (with_link(disk_to_host=0), "disk_to_host is 0, allowed: a number from 1"),
+        (with_link(host_to_device=1e-8), "host_to_device is 1e-08, allowed: a number from 1"),
+        (with_link(fixed_seconds=1e17), "fixed_seconds is 1e+17, allowed: a number from 0"),
+        (with_batching(text_exponent=1.5), "text_exponent is 1.5, allowed: a number from 0 to 1"),
+        (with_batching(image_exponent=30), "image_exponent is 30, allowed: a number from 0 to 1"),
         ({**PROFILE, "phase": []}, "[[phase]] is missing"),
         (with_phase(components=["vae"]), "[[phase]] 1: component vae is not in [components]"),
         (with_phase(components="vae"), "components is 'vae', allowed: a list of texts"),
         (with_phase(types=["x"]), "[[phase]] 1: type is 'x', allowed: chat"),
-        (with_phase(seconds=-1), "[[phase]] 1: seconds is -1, allowed: a finite number from 0"),
+        (with_phase(seconds=-1), "[[phase]] 1: seconds is -1, allowed: a number from 0"),
         (with_phase(frame_scaled=1), "frame_scaled is 1, allowed: true or false"),
         (with_phase(step_seconds=1, token_seconds=1), "allowed: one of them"),
     ],
