@@ -73,6 +73,13 @@ class Recorded:
         """How many jobs are not in the workload, by their outcome."""
         return Counter(o.value for o in self._outcomes.values() if o in _LEFT_OUT)
 
+    @property
+    def estimated(self) -> tuple[int, int]:
+        """How many phases of the workload's jobs keep the seconds that were expected of them, as
+        they never ran alone and undisturbed; and how many there are."""
+        phases = [(j, n) for j, d in self._kept().items() for n in range(len(d.phases))]
+        return sum(phase not in self._watch.measured for phase in phases), len(phases)
+
     def workload(self) -> Workload:
         """Raises ``InputError`` if no job is left, or for one whose kind is not known."""
         kept = self._kept()
@@ -122,6 +129,12 @@ class Recorded:
     def _phase(
         self, job: str, number: int, phase: Phase, state_bytes: int, batching: Mapping[str, Any]
     ) -> Phase:
+        expected = phase.steps_expected
+        if expected is not None:
+            # The machine takes every step: of a text those that it had, or was expected to have.
+            steps = max(1, min(phase.steps, self._watch.steps.get((job, number), expected)))
+            seconds = phase.step_seconds * steps
+            phase = replace(phase, seconds=seconds, steps=steps, steps_expected=None)
         measured = self._watch.measured.get((job, number))
         if measured is not None:
             phase = replace(phase, seconds=measured, seconds_p90=None)
@@ -162,6 +175,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.measured: dict[tuple[str, int], float] = {}
+        self.steps: dict[tuple[str, int], int] = {}
         self.state_bytes_max = 0
         self._moving: dict[str, bool] = {}
         self._began: dict[Lease, float] = {}
@@ -182,6 +196,8 @@ class _Watch:
 
     def saw(self, event: m.Event, now: float) -> None:
         match event:
+            case m.StepReached(lease, step):
+                self.steps[lease.job, lease.phase] = step
             case m.PhaseFinished(lease, state_bytes):
                 began, disturbed = self._end(lease)
                 if began is not None and not disturbed:

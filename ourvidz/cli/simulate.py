@@ -125,6 +125,9 @@ def _recorded(recording: Path, profile: Path, chosen: Layers) -> _Case:
         raise SimulationInput(f"{source}: {error}") from error
     for outcome, jobs in recorded.left_out.items():
         typer.echo(f"left out: {jobs} {outcome}", err=True)
+    estimated, phases = recorded.estimated
+    if estimated:
+        typer.echo(f"at their estimates: {estimated} of {phases} phases", err=True)
     settings = _settings(chosen) if chosen.file or chosen.flags else reader.header.settings
     return _Case(source, workload, costs, settings)
 

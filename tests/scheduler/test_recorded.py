@@ -181,6 +181,30 @@ def test_measured_seconds_have_no_spread() -> None:
     assert (after.seconds, after.seconds_p90) == (1.0, None)
 
 
+def test_a_text_takes_the_steps_that_it_had_or_was_expected_to_have() -> None:
+    text = demand("j", "qwen_base.model")
+    longest = replace(text.phases[0], seconds=4.0, steps=100, steps_expected=10)
+    asked = arrived(replace(text, phases=(longest,)))
+    before = costs(asked).demands["j"].phases[0]
+    assert (before.steps, before.seconds, before.steps_expected) == (10, 4.0, None)
+    shared = (
+        turn(102.0, m.Start(FIRST, 1, 2), m.Start(OTHER, 1, 2)),
+        turn(103.0, m.StepReached(FIRST, 25)),
+        turn(104.0, m.PhaseFinished(FIRST, 1)),
+    )
+    after = costs(asked, *shared).demands["j"].phases[0]
+    assert (after.steps, after.seconds) == (25, 10.0)
+
+
+def test_it_says_how_many_phases_are_at_their_estimates() -> None:
+    run = (turn(102.0, m.Start(FIRST, 1)), turn(103.0, m.PhaseFinished(FIRST, 1)))
+    assert collected(arrived(demand("j", "sdxl.unet"), demand("k", "sdxl.unet"))).estimated == (
+        2,
+        2,
+    )
+    assert collected(arrived(demand("j", "sdxl.unet")), *run).estimated == (0, 1)
+
+
 def test_what_the_profile_does_not_say_is_as_it_was_recorded() -> None:
     made = header()
     states = (turn(102.0, m.Paused(FIRST, 1, 7)), turn(103.0, m.PhaseFinished(OTHER, 4)))
