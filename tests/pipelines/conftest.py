@@ -3,11 +3,19 @@
 import os
 
 import pytest
+import torch
 
 from pipelines.device import Device
 from pipelines.setup import prepare
 
 prepare(threads=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """In every thread that a test starts, too: what another test set, perhaps in a thread, would
+    hold for new threads alone, and the number of threads changes the last bits."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
