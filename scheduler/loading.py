@@ -71,8 +71,7 @@ class Loading:
     def issue(self, move: Move, owner: str, *, ahead: bool = False) -> None:
         """``ahead``: it is brought in for later, and may be called off."""
         residency = self._index.residencies[move.component]
-        transfer = isinstance(move, m.Stage | m.Load)
-        self._index.move(residency, _ISSUED[type(move)], owner, ahead=ahead and transfer)
+        self._index.move(residency, _ISSUED[type(move)], owner, ahead=ahead)
 
     def end(self, event: ComponentEvent, now: float) -> Ended | None:
         """Take a terminal event in. ``None`` if no such command is in flight."""

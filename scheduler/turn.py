@@ -49,7 +49,7 @@ class Turn:
         if self.job is None:
             self._take(self._policy.choose(index, index.now))
         elif newcomers and not self._policy.steadfast:
-            self._reconsider(self.job, newcomers)
+            self._reconsider(newcomers)
         if self.job is not None:
             self._bring_in(self.job)
         elif index.runs:
@@ -67,11 +67,11 @@ class Turn:
         self.job, self._clear = job, False
         self._running.pause()
 
-    def _reconsider(self, target: Job, newcomers: list[Job]) -> None:
+    def _reconsider(self, newcomers: list[Job]) -> None:
         """A job that has just arrived may take the target's turn."""
         decision = self._policy.choose(self._index, self._index.now)
         job = self._index.jobs.get(decision.job) if decision.job is not None else None
-        if job in newcomers and job is not target:
+        if job in newcomers:
             self._take(decision)
 
     def _bring_in(self, job: Job) -> None:

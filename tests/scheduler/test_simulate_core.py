@@ -63,6 +63,8 @@ def full(eviction: Eviction) -> Shelf:
         (Eviction.RECENCY, 0, ["sdxl.unet"]),
         (Eviction.RECENCY, 10, ["sdxl.unet", "wan.encoder"]),
         (Eviction.RECENCY, 99, ["sdxl.unet", "wan.encoder", "wan.vae"]),
+        (Eviction.UNWAITED, 10, ["wan.encoder"]),
+        (Eviction.UNWAITED, 99, ["wan.encoder", "wan.vae", "sdxl.unet"]),
         (Eviction.FAMILY, 0, ["wan.encoder", "wan.vae"]),
         (Eviction.FAMILY, 30, ["wan.encoder", "wan.vae", "sdxl.unet"]),
     ],
