@@ -123,6 +123,7 @@ def _parsed(line: bytes, where: str) -> Line:
     try:
         return decode(orjson.loads(line), where)
     except orjson.JSONDecodeError as error:
-        raise RecordingUnusable(f"{where} is not JSON: {error}") from error
+        what = f"is not JSON: {error}" if line.strip() else "is empty"
+        raise RecordingUnusable(f"{where} {what}") from error
     except InputError as error:
         raise RecordingUnusable(str(error)) from error
