@@ -138,7 +138,7 @@ def test_a_scheduler_that_broke_breaks_again(cli: Cli, recording: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([], "line 1 is not JSON"),
+        ([], "line 1 is empty"),
         ([Beginning(header("lifo"), 1)], "policy is 'lifo', allowed: default, "),
         ([Beginning(header(), 2), *TURNS], "is file 2 of its recording and the earlier ones are"),
     ],
