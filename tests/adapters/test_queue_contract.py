@@ -27,7 +27,12 @@ WORLDS: dict[str, Callable[[Path, RedisProcess], Any]] = {
 }
 
 
-@pytest.fixture(params=WORLDS)
+@pytest.fixture(
+    params=[
+        name if name == "embedded" else pytest.param(name, marks=pytest.mark.slow)
+        for name in WORLDS
+    ]
+)
 async def world(
     request: pytest.FixtureRequest, tmp_path: Path, redis: RedisProcess
 ) -> AsyncIterator[QueueWorld]:

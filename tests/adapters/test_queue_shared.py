@@ -21,7 +21,7 @@ from ourvidz.adapters.queue_shared import Bounds, SharedQueues
 from ourvidz.adapters.upstash_rest import UpstashRest
 from ourvidz.ports import Claimed, JobSource, QueueFull, QueueRefused, QueueUnavailable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LEASE = 60.0
 LONG = 20.0

@@ -20,7 +20,7 @@ from ourvidz.adapters.store_presigned import PresignedStore
 from ourvidz.adapters.store_s3 import open_s3_store
 from ourvidz.ports import AssetStore, StoreRejected
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 KEY = "2b1f6f4e-98b0-4b53-9b0a-0d9e6f2f7a11/0d4a9f9e-0d5c-4b0e-8f60-ff7f5b1f0f7d/0.png"
 MIB = 1024 * 1024

@@ -20,7 +20,7 @@ from ourvidz.adapters.notify_http import callback_client
 from ourvidz.adapters.store_presigned import PresignedStore
 from ourvidz.ports import StoreDenied, StoreRejected, StoreUnavailable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 KEY = "u/j/0.png"
 NAME = f"{BUCKET}/{KEY}"

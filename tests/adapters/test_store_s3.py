@@ -19,7 +19,7 @@ from ourvidz.adapters.store_s3 import S3Store, open_s3_store
 from ourvidz.config import settings
 from ourvidz.ports import StoreDenied, StoreUnavailable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 OpenStore = Callable[..., AbstractAsyncContextManager[S3Store]]
 MIB = 1024 * 1024

@@ -20,7 +20,7 @@ from ourvidz.adapters.store_s3 import S3Store, open_s3_store
 from ourvidz.config import settings
 from ourvidz.ports import StoreDenied, StoreRejected, StoreUnavailable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 BUCKET, KEY = "workspace-temp", "u/j/0.png"
 NAME = f"{BUCKET}/{KEY}"

@@ -11,7 +11,7 @@ from support.upstash import Fault
 from ourvidz.adapters import upstash_events
 from ourvidz.adapters.queue_shared import SharedQueues
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LONG = 20.0
 WAIT = 600.0

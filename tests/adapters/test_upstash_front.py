@@ -14,7 +14,7 @@ from support.upstash import TOKEN, UpstashFront
 from upstash_redis.asyncio import Redis
 from upstash_redis.errors import UpstashError
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 QUEUE = "sdxl_queue"
 JOB = {"id": "0", "prompt": "ünï \u2028", "config": {"seed": 1}}

@@ -41,6 +41,8 @@ from pipelines.sources import LOAD_LOCK
 from pipelines.state import State, dump, restore
 from pipelines.tiny import make_tiny
 
+pytestmark = pytest.mark.slow
+
 MODELS: dict[str, Literal["sdxl", "wan", "qwen"]] = {
     "sdxl": "sdxl",
     "wan-t2v": "wan",

@@ -24,6 +24,8 @@ from pipelines.request import Message, TextRequest, VideoRequest
 from pipelines.tiny.qwen import END_OF_TEXT, TURN_END, make_qwen
 from pipelines.weights import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 REQUEST = TextRequest((Message("user", "a red tree"),), 16, 0.7, 0.9, 1)
 COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
 

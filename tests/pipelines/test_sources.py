@@ -24,6 +24,8 @@ from pipelines.device import Device
 from pipelines.sources import FolderSource
 from pipelines.weights import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 CLIP = {
     "vocab_size": 64,

@@ -13,6 +13,8 @@ from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.request import ImageRequest, Message, Request, TextRequest, VideoRequest
 from pipelines.tiny import make_tiny
 
+pytestmark = pytest.mark.slow
+
 IMAGE = ImageRequest("a pear", "mould", 64, 48, 3, 4, 6.0, 42)
 VIDEO = VideoRequest("a pear falls", "", 64, 32, 9, 4, 6.0, 3.0, 42)
 TEXT = TextRequest((Message("user", "a pear" * 20),), 24, 0.7, 0.9, 42)

@@ -19,6 +19,8 @@ from scheduler.errors import InputError
 from scheduler.recording import Header
 from scheduler.types import Demand, Lease, Outcome, Phase, Sharing
 
+pytestmark = pytest.mark.slow
+
 KINDS = [*codec.EVENTS.values(), *codec.COMMANDS.values()]
 LEASE = {"id": 1, "job": "j", "phase": 0}
 ARRIVED = {

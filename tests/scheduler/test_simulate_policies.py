@@ -17,6 +17,8 @@ from scheduler.simulate import Contestant, Record, simulate
 from scheduler.workload import Workload
 from tests.scheduler.traffic import BATCHING, SETTINGS, bursts, profile
 
+pytestmark = pytest.mark.slow
+
 FEW, MANY = 3, 12
 OFF: dict[str, Any] = dict.fromkeys(
     ("price_set_ups", "preempt", "prefetch", "share_texts", "share_images"), False

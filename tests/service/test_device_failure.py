@@ -16,7 +16,7 @@ from ourvidz.cli.exits import device_failure
 from ourvidz.errors import DeviceFailed
 from ourvidz.service.estimates import Estimates
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 QUIET = {"callback.progress": False}
 # In real time, so short: a fake device's steps take none, and the files are written beside it.

@@ -24,7 +24,7 @@ from ourvidz.ports import Part, Plan
 from scheduler import messages as m
 from scheduler.types import Demand, Fault, Lease, Phase
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 STEP = {"encode": 2.0, "denoise": 5.0, "decode": 3.0, "generate": 0.5}
 # Nothing is loaded while a job runs.

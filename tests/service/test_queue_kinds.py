@@ -20,7 +20,7 @@ from upstash_redis.asyncio import Redis
 
 from ourvidz.adapters import queue_shared, upstash_events
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LONG = 20.0
 

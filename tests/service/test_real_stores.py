@@ -16,7 +16,7 @@ from support.url_signer import UrlSigner
 
 from ourvidz.adapters.store_s3 import S3Store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 QUIET = {"callback.progress": False}
 

@@ -19,6 +19,8 @@ from ourvidz.wire import (
 )
 from ourvidz.wire.names import GROUPS, PATHS
 
+pytestmark = pytest.mark.slow
+
 JOB = "11111111-2222-4333-8444-555555555555"
 USER = "99999999-8888-4777-8666-555555555555"
 QUICK = settings(

@@ -14,6 +14,8 @@ from pipelines.base import CancelToken, RunCancelled
 from pipelines.request import ImageRequest
 from pipelines.sdxl import SdxlPipeline
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., ImageRequest]
 COMPONENT = {
     "encode": "sdxl.text_encoders",

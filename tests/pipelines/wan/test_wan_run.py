@@ -9,6 +9,8 @@ from pipelines.base import CancelToken, RunCancelled
 from pipelines.component import NotResident
 from pipelines.state import dump, restore
 
+pytestmark = pytest.mark.slow
+
 CASES = [("t2v", "none"), ("vace", "none"), ("vace", "single"), ("vace", "both")]
 
 
