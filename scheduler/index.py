@@ -212,10 +212,6 @@ class Index:
         return tuple(run.job for run in self.runs.values())
 
     @property
-    def device_free(self) -> int:
-        return self.ledger.device.free
-
-    @property
     def waiting_count(self) -> int:
         return len(self.queue)
 

@@ -85,10 +85,6 @@ class View(Protocol):
     def waiting_count(self) -> int:
         """How many do not run."""
 
-    @property
-    def device_free(self) -> int:
-        """Bytes of the device that the ledger has not given out."""
-
     def waiting(self) -> Iterator[JobView]:
         """All that do not run, by ``demand.arrival``, then id."""
 

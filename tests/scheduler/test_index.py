@@ -50,7 +50,7 @@ def test_what_a_tier_costs(
         i.move(i.residencies["a"], Tier[tier], "j" if tier.endswith("ING") else "")
     assert i.setup_seconds(("a",)) == pytest.approx(seconds)
     assert i.resident("a") is resident
-    assert i.device_free == device_free
+    assert i.ledger.device.free == device_free
     assert i.ledger.host.free == host_free
 
 
@@ -176,9 +176,9 @@ def test_state_that_finds_no_room_is_owed_and_repaid() -> None:
     i.move(i.residencies["a"], Tier.LOADING, "j")
     x = park(i, "x", phase(work=40))
     rest(i, begin(i, x), 75)
-    assert (x.carried, x.owed, i.owed_bytes, i.device_free) == (75, 15, 15, 0)
+    assert (x.carried, x.owed, i.owed_bytes, i.ledger.device.free) == (75, 15, 15, 0)
     i.repay()
     assert x.owed == 15
     i.move(i.residencies["a"], Tier.STAGED)
     i.repay()
-    assert (x.owed, i.owed_bytes, i.device_free) == (0, 0, 25)
+    assert (x.owed, i.owed_bytes, i.ledger.device.free) == (0, 0, 25)
