@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from scheduler.index import Index
 from scheduler.job import Job, Run
@@ -26,11 +27,11 @@ def estimates(index: Index, order: Sequence[Job], now: float) -> list[Estimate]:
     """Project the jobs one after the other: what runs, then ``order``, each to its end.
 
     A set-up is counted for the first job that needs a component, as if everything fitted. Texts
-    that can be decoded together are. While no step is reached, a run's time left falls with the
-    clock, but not beyond its phase. What the jobs up to one may take longer than expected adds up
-    as independent errors do.
+    that can be decoded together are, from the first one's turn on. While no step is reached, a
+    run's time left falls with the clock, but not beyond its phase. What the jobs up to one may take
+    longer than expected adds up as independent errors do.
     """
-    projection = _Projection(index)
+    projection = _Projection(index, order)
     for run in index.runs.values():
         projection.add_run(run, now)
     for job in order:
@@ -38,58 +39,94 @@ def estimates(index: Index, order: Sequence[Job], now: float) -> list[Estimate]:
     return projection.found
 
 
-@dataclass(slots=True)
 class _Together:
-    """Texts of one key that are decoded together: how many, and since when."""
+    """Texts of one key that are decoded together; whoever ends makes the others faster."""
 
-    start: float
-    units: int
+    def __init__(self) -> None:
+        self.units = 0
+        self.start: float | None = None
+        self._jobs: list[Job] = []
+        self._ends: dict[str, float] = {}
+
+    def add(self, job: Job, units: int) -> None:
+        self.units += units
+        self._jobs.append(job)
+
+    def seconds(self, job: Job) -> float:
+        """From the start of them all to the end of this one."""
+        if not self._ends:
+            self._walk()
+        return self._ends[job.id]
+
+    def _walk(self) -> None:
+        at, done, units = 0.0, 0.0, self.units
+        for job in sorted(self._jobs, key=lambda job: job.remaining_seconds):
+            assert job.sharing is not None
+            at += (job.remaining_seconds - done) * job.sharing.factor(units)
+            done = job.remaining_seconds
+            units -= job.sharing.units
+            self._ends[job.id] = at
+
+
+def _together(jobs: Iterable[Job]) -> dict[str, _Together]:
+    """With whom each job is decoded, by its id: a key's texts in order, as many as there may be."""
+    found: dict[str, _Together] = {}
+    last: dict[str, _Together] = {}
+    for job in jobs:
+        sharing = job.sharing
+        if sharing is None or not (sharing.mid_phase and job.last_phase):
+            continue
+        group = last.get(sharing.key)
+        if group is None or group.units + sharing.units > sharing.units_max:
+            group = last[sharing.key] = _Together()
+        group.add(job, sharing.units)
+        found[job.id] = group
+    return found
 
 
 class _Projection:
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, order: Sequence[Job]) -> None:
         self.found: list[Estimate] = []
         self._index = index
         self._at = 0.0
         self._variance = 0.0
         self._brought: set[str] = set()
-        self._together: dict[str, _Together] = {}
+        self._together = _together(chain((run.job for run in index.runs.values()), order))
         self._units = sum(r.job.sharing.units for r in index.runs.values() if r.job.sharing)
 
     def add_run(self, run: Run, now: float) -> None:
-        job, sharing = run.job, run.job.sharing
-        beside = sharing if len(self._index.runs) > 1 else None
-        factor = 1.0 if beside is None else beside.factor(self._units)
-        left = job.phase_seconds * factor
+        left = self._phase_seconds(run.job)
         left -= min(now - run.since, left)
-        end = left + job.remaining_seconds - job.phase_seconds
-        end += self._index.setup_seconds(job.needs)
-        self._brought.update(job.needs)
-        self._at = max(self._at, end)
-        self._tell(job, 0, 0.0, end)
-        if sharing is not None and sharing.mid_phase and job.last_phase:
-            self._together.setdefault(sharing.key, _Together(0.0, self._units))
+        end = left + run.job.remaining_seconds - run.job.phase_seconds
+        end += self._index.setup_seconds(run.job.needs)
+        self._tell(run.job, 0, 0.0, end)
+
+    def _phase_seconds(self, job: Job) -> float:
+        group = self._together.get(job.id)
+        if group is not None:
+            group.start = 0.0
+            return group.seconds(job)
+        if job.sharing is not None and len(self._index.runs) > 1:
+            return job.phase_seconds * job.sharing.factor(self._units)
+        return job.phase_seconds
 
     def add(self, job: Job) -> None:
         position = len(self.found) - len(self._index.runs) + 1
-        sharing = job.sharing
-        if sharing is not None and sharing.mid_phase and job.last_phase:
-            together = self._together.get(sharing.key)
-            if together is not None and together.units + sharing.units <= sharing.units_max:
-                together.units += sharing.units
-                seconds = job.remaining_seconds * sharing.factor(together.units)
-                self._at = max(self._at, together.start + seconds)
-                self._tell(job, position, together.start, together.start + seconds)
-                return
-        needs = tuple(name for name in job.needs if name not in self._brought)
-        start = self._at + self._index.setup_seconds(needs)
-        self._brought.update(job.needs)
-        self._at = start + job.remaining_seconds
-        self._tell(job, position, start, self._at)
-        if sharing is not None and sharing.mid_phase and job.last_phase:
-            self._together[sharing.key] = _Together(start, sharing.units)
+        group = self._together.get(job.id)
+        start = group.start if group is not None else None
+        if start is None:
+            start = self._at + self._index.setup_seconds(
+                tuple(name for name in job.needs if name not in self._brought)
+            )
+        if group is None:
+            self._tell(job, position, start, start + job.remaining_seconds)
+        else:
+            group.start = start
+            self._tell(job, position, start, start + group.seconds(job))
 
     def _tell(self, job: Job, position: int, start: float, finish: float) -> None:
+        self._at = max(self._at, finish)
+        self._brought.update(job.needs)
         self._variance += job.spread_seconds**2
         late = finish + math.sqrt(self._variance)
         self.found.append(Estimate(job.id, position, start, finish, late))
