@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import orjson
 import structlog
 
 from ourvidz.adapters.atomic import errno_name
 from ourvidz.adapters.recording_files import RecordingFiles, open_new, recording_name
+from ourvidz.adapters.recording_lines import CLOSED, Beginning, End, Line, encode
 from ourvidz.config.settings import Recorder
-from scheduler.recording import CLOSED, Beginning, End, Header, Line, Turn, anonymous, encode
+from scheduler.recording import Header, Turn, anonymous
 
 log = structlog.get_logger()
 
@@ -108,7 +108,7 @@ class FileRecorder:
         files = RecordingFiles(
             self._folder,
             recording_name(header.wall),
-            lambda number: _line(Beginning(header, number)),
+            lambda number: encode(Beginning(header, number)),
             self._settings.bytes_max,
             self._settings.files_max,
             self._open_file,
@@ -119,7 +119,7 @@ class FileRecorder:
         except Exception as error:  # noqa: BLE001 - whatever it is, only the recording ends
             reason = errno_name(error) if isinstance(error, OSError) else type(error).__name__
             with contextlib.suppress(OSError):
-                files.give_up(_line(End(reason)))
+                files.give_up(encode(End(reason)))
             tell(reason)
         finally:
             with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ class FileRecorder:
             lines = [self._lines.get()]
             while len(lines) < _BATCH_MAX and not self._lines.empty():
                 lines.append(self._lines.get())
-            files.write([_line(self._without_users(line)) for line in lines])
+            files.write([encode(self._without_users(line)) for line in lines])
 
     def _without_users(self, line: Turn | End) -> Line:
         if isinstance(line, End) or not self._settings.hash_users:
@@ -141,7 +141,3 @@ class FileRecorder:
 
     def _alias(self, user: str) -> str:
         return hashlib.blake2b(user.encode(), key=self._key, digest_size=8).hexdigest()
-
-
-def _line(line: Line) -> bytes:
-    return orjson.dumps(encode(line), option=orjson.OPT_APPEND_NEWLINE)

@@ -7,21 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from ourvidz.adapters.recording_files import Place, place_of
-from ourvidz.errors import OurVidzError
-from scheduler.errors import InputError
-from scheduler.recording import CLOSED, Beginning, End, Header, Line, Turn, decode
+from ourvidz.adapters.recording_lines import CLOSED, Beginning, End, RecordingUnusable, decode
+from scheduler.recording import Header, Turn
 
-# A turn of the largest demands takes a hundredth of it.
+# A turn of the largest demands takes a hundredth of it. A line beyond it is cut, and no JSON.
 _LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 _NO_END = "it has no last line: the service was killed, or goes on"
 _TORN = "its last line is cut off: the service was killed, or is writing it"
-
-
-class RecordingUnusable(OurVidzError):
-    """The recording cannot be read."""
 
 
 class RecordingReader:
@@ -31,7 +24,7 @@ class RecordingReader:
     def __init__(self, path: Path) -> None:
         self._files = _files(path)
         line, where = next(_lines(self._files[0]), (b"", f"{self._files[0]}: line 1"))
-        first = _parsed(line, where)
+        first = decode(line, where)
         if not isinstance(first, Beginning):
             raise RecordingUnusable(f"{where} is no recording's header")
         self._header = first.header
@@ -57,7 +50,7 @@ class RecordingReader:
         now; anywhere else it is damage, and raises ``RecordingUnusable``."""
         for line, where, last in self._all_lines():
             try:
-                parsed = _parsed(line, where)
+                parsed = decode(line, where)
             except RecordingUnusable:
                 if not last:
                     raise
@@ -116,14 +109,3 @@ def _lines(path: Path) -> Iterator[tuple[bytes, str]]:
                 yield line, f"{path}: line {number}"
     except OSError as error:
         raise RecordingUnusable(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _parsed(line: bytes, where: str) -> Line:
-    """A line beyond the bound is cut, and no JSON."""
-    try:
-        return decode(orjson.loads(line), where)
-    except orjson.JSONDecodeError as error:
-        what = f"is not JSON: {error}" if line.strip() else "is empty"
-        raise RecordingUnusable(f"{where} {what}") from error
-    except InputError as error:
-        raise RecordingUnusable(str(error)) from error

@@ -33,10 +33,10 @@ def replay(
 
     Exits with 1 at the first turn that ends otherwise.
     """
-    from ourvidz.adapters.recording_reader import (  # noqa: PLC0415 - what --help needs not
-        RecordingReader,
+    from ourvidz.adapters.recording_lines import (  # noqa: PLC0415 - what --help needs not
         RecordingUnusable,
     )
+    from ourvidz.adapters.recording_reader import RecordingReader  # noqa: PLC0415 - as above
     from scheduler.errors import InputError  # noqa: PLC0415 - as above
     from scheduler.replay import Replay, scheduler_of  # noqa: PLC0415 - as above
 

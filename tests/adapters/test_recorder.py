@@ -18,7 +18,8 @@ from support.recordings import busy, demand, header, whole, written
 from ourvidz.adapters import recorder as module
 from ourvidz.adapters.recorder import FileRecorder
 from ourvidz.adapters.recording_files import open_new
-from ourvidz.adapters.recording_reader import RecordingReader, RecordingUnusable
+from ourvidz.adapters.recording_lines import RecordingUnusable
+from ourvidz.adapters.recording_reader import RecordingReader
 from ourvidz.config.settings import Recorder
 from scheduler import messages as m
 from scheduler.recording import Turn
@@ -389,14 +390,14 @@ async def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
     file = written(tmp_path / "r.jsonl", whole(header(), TURNS))
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:4], b"x", *lines[4:]]))
-    with pytest.raises(RecordingUnusable, match="line 5 is not JSON"):
+    with pytest.raises(RecordingUnusable, match="line 5: Invalid JSON"):
         read(file)
 
 
 async def test_a_file_cut_off_before_the_next_one_is_damage(tmp_path: Path) -> None:
     files = await record(tmp_path, TURNS * 10, bytes_max=10_000, files_max=1000)
     files[1].write_bytes(files[1].read_bytes()[:-5])
-    with pytest.raises(RecordingUnusable, match=f"{files[1].name}: line .* is not JSON"):
+    with pytest.raises(RecordingUnusable, match=f"{files[1].name}: line .*: Invalid JSON"):
         read(tmp_path)
 
 
@@ -415,7 +416,7 @@ async def test_a_line_beyond_all_bounds_is_not_read(
     file = written(tmp_path / "r.jsonl", whole(header(), TURNS))
     with file.open("ab") as opened:
         opened.write(b'{"end": "' + b"x" * 2000 + b'"}\n')
-    with pytest.raises(RecordingUnusable, match="is not JSON"):
+    with pytest.raises(RecordingUnusable, match="Invalid JSON"):
         read(file)
 
 

@@ -14,9 +14,10 @@ from support.command import CONFIG, Cli, Done, open_served
 from support.recordings import busy, demand, header, whole, written
 
 from ourvidz.adapters.device_fake import FakeDevice
+from ourvidz.adapters.recording_lines import Beginning
 from scheduler import messages as m
 from scheduler.contest import CONTESTANTS
-from scheduler.recording import Beginning, Turn
+from scheduler.recording import Turn
 from scheduler.types import Outcome, SchedulerSettings
 
 TURNS = busy(header())

@@ -30,7 +30,7 @@ FLOORS = (
     ("baselines", "followers", "policy_priced", "profile", "shares", "strategy", "waiting"),
     ("policy",),
     ("job", "ledger", "recording", "residency", "view", "workload"),
-    ("codec", "fields"),
+    ("fields",),
     ("messages",),
     ("errors", "types"),
 )

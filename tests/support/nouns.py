@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hypothesis import reject
 from hypothesis import strategies as st
@@ -22,6 +22,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(values(inner[0]), max_size=3).map(tuple)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return st.dictionaries(values(inner[0]), values(inner[1]), max_size=3)
+    if origin is Literal:
+        return st.sampled_from(inner)
     if inner:
         return st.one_of(*map(values, inner))
     if issubclass(hint, Enum):

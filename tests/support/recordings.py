@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
-
+from ourvidz.adapters.recording_lines import Beginning, End, Line, encode
 from scheduler import SchedulerSettings
 from scheduler import messages as m
-from scheduler.recording import VERSION, Beginning, End, Header, Line, Turn, encode
+from scheduler.recording import VERSION, Header, Turn
 from scheduler.replay import scheduler_of
 from scheduler.types import Budget, Component, Demand, Links, Phase
 
@@ -102,9 +101,7 @@ def busy(made: Header, jobs: int = 12) -> list[Turn]:
 
 def written(path: Path, lines: Sequence[Line]) -> Path:
     """A recording in one file."""
-    path.write_bytes(
-        b"".join(orjson.dumps(encode(line), option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-    )
+    path.write_bytes(b"".join(map(encode, lines)))
     return path
 
 
