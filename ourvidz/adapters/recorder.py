@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
+import itertools
 import queue
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from io import FileIO
 from pathlib import Path
@@ -25,7 +27,7 @@ import structlog
 
 from ourvidz.adapters.atomic import errno_name
 from ourvidz.adapters.recording_files import RecordingFiles, open_new, recording_name
-from ourvidz.adapters.recording_lines import CLOSED, Beginning, End, Line, encode
+from ourvidz.adapters.recording_lines import CLOSED, Beginning, End, Numbered, encode
 from ourvidz.config.settings import Recorder
 from scheduler.recording import Header, Turn, anonymous
 
@@ -128,16 +130,22 @@ class FileRecorder:
 
     def _write_all(self, files: RecordingFiles) -> None:
         lines: list[Turn | End] = []
+        numbers = itertools.count(1)
         while not (lines and isinstance(lines[-1], End)):
             lines = [self._lines.get()]
             while len(lines) < _BATCH_MAX and not self._lines.empty():
                 lines.append(self._lines.get())
-            files.write([encode(self._without_users(line)) for line in lines])
+            files.write([self._encoded(line, numbers) for line in lines])
 
-    def _without_users(self, line: Turn | End) -> Line:
-        if isinstance(line, End) or not self._settings.hash_users:
-            return line
-        return Turn(line.at, tuple(anonymous(e, self._alias) for e in line.events), line.commands)
+    def _encoded(self, line: Turn | End, numbers: Iterator[int]) -> bytes:
+        if isinstance(line, End):
+            return encode(line)
+        turn = self._without_users(line) if self._settings.hash_users else line
+        return encode(Numbered(next(numbers), turn))
+
+    def _without_users(self, turn: Turn) -> Turn:
+        events = tuple(anonymous(event, self._alias) for event in turn.events)
+        return dataclasses.replace(turn, events=events)
 
     def _alias(self, user: str) -> str:
         return hashlib.blake2b(user.encode(), key=self._key, digest_size=8).hexdigest()

@@ -1,14 +1,18 @@
 """The lines of a recording: JSON tables.
 
-====================================================  =============================================
-line                                                  means
-====================================================  =============================================
-``{"header": {...}, "file": n}``                      how the scheduler was made; every file of the
-                                                      recording begins with it, ``n`` from 1
-``{"at": s, "events": [...], "commands": [...]}``     what ``handle_all`` was given and returned
-``{"at": s, "events": [...], "commands": null}``      it raised, and there was no turn after it
-``{"end": why}``                                      nothing was written from here on
-====================================================  =============================================
+==============================================================  ====================================
+line                                                            means
+==============================================================  ====================================
+``{"header": {...}, "file": n}``                                how the scheduler was made; every
+                                                                file of the recording begins with
+                                                                it, ``n`` from 1
+``{"turn": n, "at": s, "events": [...], "commands": [...]}``    what ``handle_all`` was given and
+                                                                returned, ``n`` from 1 through all
+                                                                files
+``{"turn": n, "at": s, "events": [...], "commands": null}``     it raised, and there was no turn
+                                                                after it
+``{"end": why}``                                                nothing was written from here on
+==============================================================  ====================================
 
 A message is a table of one entry, its name and its fields; fields that hold their default are left
 out. No words are in it: the details of failures, which may quote what a library was given, are left
@@ -47,11 +51,19 @@ class Beginning:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbered:
+    """A turn: ``number`` counts from 1, through all files of a recording."""
+
+    number: int
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     reason: str
 
 
-Line = Beginning | Turn | End
+Line = Beginning | Numbered | End
 
 
 def encode(line: Line) -> bytes:
@@ -59,9 +71,10 @@ def encode(line: Line) -> bytes:
     match line:
         case Beginning(header, file):
             table: dict[str, Any] = {"header": header, "file": file}
-        case Turn(at, events, commands):
-            named = None if commands is None else _named(commands)
-            table = {"at": at, "events": _named(events), "commands": named}
+        case Numbered(number, turn):
+            commands = None if turn.commands is None else _named(turn.commands)
+            events = _named(turn.events)
+            table = {"turn": number, "at": turn.at, "events": events, "commands": commands}
         case End(reason):
             table = {"end": reason}
     # Without warnings: an integer may stand where a float does.
@@ -81,8 +94,8 @@ def decode(line: bytes, where: str) -> Line:
     if "end" in table:
         return End(table["end"])
     commands = table["commands"]
-    events = tuple(_unnamed(table["events"]))
-    return Turn(table["at"], events, None if commands is None else tuple(_unnamed(commands)))
+    decided = None if commands is None else tuple(_unnamed(commands))
+    return Numbered(table["turn"], Turn(table["at"], tuple(_unnamed(table["events"])), decided))
 
 
 def _named(messages: Iterable[m.Event | m.Command]) -> list[dict[str, Any]]:
@@ -119,6 +132,7 @@ def _message(kinds: Any) -> Any:
 
 
 _TURN: Final = {
+    "turn": int,
     "at": float,
     "events": list[_message(m.Event)],  # type: ignore[misc]
     "commands": list[_message(m.Command)] | None,  # type: ignore[misc]

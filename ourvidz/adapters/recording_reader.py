@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from ourvidz.adapters.recording_files import Place, place_of
-from ourvidz.adapters.recording_lines import CLOSED, Beginning, End, RecordingUnusable, decode
+from ourvidz.adapters.recording_lines import (
+    CLOSED,
+    Beginning,
+    End,
+    Numbered,
+    RecordingUnusable,
+    decode,
+)
 from scheduler.recording import Header, Turn
 
 # A turn of the largest demands takes a hundredth of it. A line beyond it is cut, and no JSON.
@@ -47,7 +54,9 @@ class RecordingReader:
 
     def turns(self) -> Iterator[Turn]:
         """A last line that cannot be read was being written when the process was killed, or is
-        now; anywhere else it is damage, and raises ``RecordingUnusable``."""
+        now; anywhere else it is damage, and raises ``RecordingUnusable``. So does a turn that is
+        missing, or there twice."""
+        due = 1 if self._first == 1 else None
         for line, where, last in self._all_lines():
             try:
                 parsed = decode(line, where)
@@ -56,8 +65,11 @@ class RecordingReader:
                     raise
                 self._ending = _TORN
                 return
-            if isinstance(parsed, Turn):
-                yield parsed
+            if isinstance(parsed, Numbered):
+                if due not in (None, parsed.number):
+                    raise RecordingUnusable(f"{where} is turn {parsed.number}, not turn {due}")
+                due = parsed.number + 1
+                yield parsed.turn
             elif isinstance(parsed, End):
                 closed = parsed.reason == CLOSED
                 self._ending = "the service ended" if closed else f"it ends: {parsed.reason}"

@@ -394,6 +394,32 @@ async def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
         read(file)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines[:4] + lines[5:], "line 5 is turn 5, not turn 4"),
+        (lambda lines: lines[:5] + lines[4:], "line 6 is turn 4, not turn 5"),
+        (lambda lines: [lines[0], *lines[2:]], "line 2 is turn 2, not turn 1"),
+        (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], "line 4 is turn 4, not tu"),
+    ],
+    ids=["deleted", "doubled", "first", "exchanged"],
+)
+async def test_lines_that_are_not_as_they_were_written_are_damage(
+    tmp_path: Path, change: Callable[[list[bytes]], list[bytes]], said: str
+) -> None:
+    file = written(tmp_path / "r.jsonl", whole(header(), TURNS))
+    file.write_bytes(b"".join(change(file.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(RecordingUnusable, match=said):
+        read(file)
+
+
+async def test_a_line_that_a_file_has_lost_is_missed_in_the_next(tmp_path: Path) -> None:
+    files = await record(tmp_path, TURNS * 10, bytes_max=10_000, files_max=1000)
+    files[1].write_bytes(b"".join(files[1].read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RecordingUnusable, match=f"{files[2].name}: line 2 is turn "):
+        read(tmp_path)
+
+
 async def test_a_file_cut_off_before_the_next_one_is_damage(tmp_path: Path) -> None:
     files = await record(tmp_path, TURNS * 10, bytes_max=10_000, files_max=1000)
     files[1].write_bytes(files[1].read_bytes()[:-5])

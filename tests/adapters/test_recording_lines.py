@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from support.nouns import nouns
 from support.recordings import header
 
-from ourvidz.adapters.recording_lines import Beginning, End, RecordingUnusable, decode, encode
+from ourvidz.adapters.recording_lines import (
+    Beginning,
+    End,
+    Numbered,
+    RecordingUnusable,
+    decode,
+    encode,
+)
 from scheduler import messages as m
 from scheduler.recording import Header, Turn, wordless
 from scheduler.types import Demand, Lease, Outcome, Phase, Sharing
@@ -25,7 +32,7 @@ DEMAND = {"job": "j", "phases": [], "job_class": "c", "user": "u", "arrival": 1}
 
 
 def written(*commands: m.Command, events: tuple[m.Event, ...] = ()) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(encode(Turn(1.0, events, commands)))
+    found: dict[str, Any] = orjson.loads(encode(Numbered(1, Turn(1.0, events, commands))))
     return found
 
 
@@ -33,7 +40,7 @@ def written(*commands: m.Command, events: tuple[m.Event, ...] = ()) -> dict[str,
 @given(data=st.data())
 def test_every_event_comes_back_as_it_was(kind: type, data: st.DataObject) -> None:
     message = wordless(data.draw(nouns(kind)))
-    turn = Turn(1.0, (message,), None)
+    turn = Numbered(1, Turn(1.0, (message,), None))
     assert decode(encode(turn), "it") == turn
 
 
@@ -41,7 +48,7 @@ def test_every_event_comes_back_as_it_was(kind: type, data: st.DataObject) -> No
 @given(data=st.data())
 def test_every_command_comes_back_as_it_was(kind: type, data: st.DataObject) -> None:
     message = wordless(data.draw(nouns(kind)))
-    turn = Turn(1.0, (), (message, message))
+    turn = Numbered(2**40, Turn(1.0, (), (message, message)))
     assert decode(encode(turn), "it") == turn
 
 
@@ -59,7 +66,7 @@ def test_why_a_recording_ends_comes_back_as_it_was(reason: str) -> None:
 
 @pytest.mark.parametrize("at", [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.5, 2])
 def test_numbers_stay_what_they_are(at: float) -> None:
-    turn = Turn(at, (), ())
+    turn = Numbered(1, Turn(at, (), ()))
     assert decode(encode(turn), "it") == turn
 
 
@@ -70,6 +77,7 @@ def test_a_message_is_its_name_and_the_fields_that_say_something() -> None:
         {"Start": {"lease": {"id": 7, "job": "j", "phase": 0}, "run": 7, "starters": 2}},
     ]
     assert written(events=(m.TimeReached(),)) == {
+        "turn": 1,
         "at": 1.0,
         "events": [{"TimeReached": {}}],
         "commands": [],
@@ -85,7 +93,7 @@ def test_a_message_is_its_name_and_the_fields_that_say_something() -> None:
         "exponent": 0.5,
         "mid_phase": True,
     }
-    assert orjson.loads(encode(Turn(1.0, (), None)))["commands"] is None
+    assert orjson.loads(encode(Numbered(1, Turn(1.0, (), None))))["commands"] is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_a_message_is_its_name_and_the_fields_that_say_something() -> None:
     ],
 )
 def test_what_is_no_event_is_refused(value: object, said: str) -> None:
-    line = orjson.dumps({"at": 1.0, "events": [value], "commands": []})
+    line = orjson.dumps({"turn": 1, "at": 1.0, "events": [value], "commands": []})
     with pytest.raises(RecordingUnusable) as caught:
         decode(line, "line 9")
     assert str(caught.value).startswith("line 9: events: 0: ")
@@ -134,17 +142,39 @@ FIRST = orjson.loads(encode(Beginning(header(), 1)))
         (b" \n", "line 9 is empty"),
         (b"{", "line 9: Invalid JSON: "),
         (b"\xff", "line 9: Invalid JSON: "),
-        (b'{"at": NaN, "events": [], "commands": []}', "at: Input should be a finite number"),
-        (b'{"at": Infinity, "events": [], "commands": []}', "at: Input should be a finite number"),
+        (
+            b'{"turn": 1, "at": NaN, "events": [], "commands": []}',
+            "at: Input should be a finite number",
+        ),
+        (
+            b'{"turn": 1, "at": Infinity, "events": [], "commands": []}',
+            "at: Input should be a finite number",
+        ),
         (b"[]", "line 9: Input should be an object, not []"),
-        (b"{}", "at: Field required"),
-        (b'{"at": 1.0, "events": []}', "commands: Field required"),
-        (b'{"at": 1.0, "commands": []}', "events: Field required"),
-        (b'{"at": null, "events": [], "commands": []}', "at: Input should be a valid number"),
-        (b'{"at": 1.0, "events": {}, "commands": []}', "events: Input should be a valid array"),
-        (b'{"at": 1.0, "events": null, "commands": []}', "events: Input should be a valid array"),
-        (b'{"at": 1.0, "events": [], "commands": [{"Evicted": {}}]}', "commands: 0: Input should"),
-        (b'{"at": 1.0, "events": [], "commands": [], "x": 1}', "x: Extra inputs are not permitted"),
+        (b"{}", "turn: Field required"),
+        (b'{"turn": true, "at": 1.0, "events": []}', "turn: Input should be a valid integer"),
+        (b'{"turn": 1, "at": 1.0, "events": []}', "commands: Field required"),
+        (b'{"turn": 1, "at": 1.0, "commands": []}', "events: Field required"),
+        (
+            b'{"turn": 1, "at": null, "events": [], "commands": []}',
+            "at: Input should be a valid number",
+        ),
+        (
+            b'{"turn": 1, "at": 1.0, "events": {}, "commands": []}',
+            "events: Input should be a valid array",
+        ),
+        (
+            b'{"turn": 1, "at": 1.0, "events": null, "commands": []}',
+            "events: Input should be a valid array",
+        ),
+        (
+            b'{"turn": 1, "at": 1.0, "events": [], "commands": [{"Evicted": {}}]}',
+            "commands: 0: Input should",
+        ),
+        (
+            b'{"turn": 1, "at": 1.0, "events": [], "commands": [], "x": 1}',
+            "x: Extra inputs are not permitted",
+        ),
         (b'{"end": 1}', "end: Input should be a valid string, not 1"),
         (b'{"header": 1, "file": 1}', "header: Input should be "),
         (b'{"header": {"version": 2, "more": 1}, "file": 1}', "version: Input should be 1, not 2"),
@@ -160,7 +190,7 @@ def test_what_is_no_line_is_refused(line: bytes, said: str) -> None:
 
 
 def test_a_moment_that_is_none_cannot_be_written_and_read_again() -> None:
-    line = encode(Turn(math.nan, (), ()))
+    line = encode(Numbered(1, Turn(math.nan, (), ())))
     with pytest.raises(RecordingUnusable, match="at: Input should be a valid number, not None"):
         decode(line, "it")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 from support.command import CONFIG, Cli, Done, open_served
-from support.recordings import busy, demand, header, whole, written
+from support.recordings import busy, demand, header, numbered, whole, written
 
 from ourvidz.adapters.device_fake import FakeDevice
 from ourvidz.adapters.recording_lines import Beginning
@@ -141,7 +141,10 @@ def test_a_scheduler_that_broke_breaks_again(cli: Cli, recording: Path) -> None:
     [
         ([], "line 1 is empty"),
         ([Beginning(header("lifo"), 1)], "policy is 'lifo', allowed: default, "),
-        ([Beginning(header(), 2), *TURNS], "is file 2 of its recording and the earlier ones are"),
+        (
+            [Beginning(header(), 2), *numbered(TURNS)],
+            "is file 2 of its recording and the earlier ones are",
+        ),
     ],
 )
 def test_recordings_that_cannot_be_replayed(
@@ -194,7 +197,7 @@ def test_jobs_that_were_cancelled_are_told(cli: Cli, recording: Path, profile: P
 def test_a_recording_without_its_beginning_still_has_jobs(
     cli: Cli, recording: Path, profile: Path
 ) -> None:
-    written(recording, [Beginning(header(), 4), *TURNS[6:]])
+    written(recording, [Beginning(header(), 4), *numbered(TURNS[6:], 1000)])
     left = sum(isinstance(e, m.JobArrived) for turn in TURNS[6:] for e in turn.events)
     assert 0 < left < 12
     done = cli("simulate", "--from-events", str(recording), str(profile))

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.recordings import SETTINGS, busy, demand, header
+from support.recordings import SETTINGS, busy, demand, header, numbered, read_again
 
-from ourvidz.adapters.recording_lines import decode, encode
+from ourvidz.adapters.recording_lines import encode
 from scheduler import messages as m
 from scheduler.contest import CONTESTANTS
 from scheduler.errors import InputError
@@ -26,7 +26,7 @@ def replayed(turns: Sequence[Any], policy: str = "default") -> tuple[Replay, Dif
 @pytest.mark.parametrize("policy", CONTESTANTS)
 def test_the_same_events_give_the_same_decisions(policy: str) -> None:
     turns = busy(header(policy))
-    again, difference = replayed([decode(encode(turn), "it") for turn in turns], policy)
+    again, difference = replayed(read_again(turns), policy)
     assert difference is None
     assert again.broke == ""
     assert again.turns == len(turns)
@@ -131,9 +131,8 @@ def test_failures_are_compared_without_their_words() -> None:
     turn(m.JobArrived(demand("j", "sdxl.unet")))
     turn(m.StageFailed("sdxl.unet", "no such word: pear", permanent=True))
     assert isinstance(turns[-1].commands[0], m.Settle)  # type: ignore[index]
-    lines = [encode(turn) for turn in turns]
-    assert b"pear" not in b"".join(lines)
-    again, difference = replayed([decode(line, "it") for line in lines])
+    assert b"pear" not in b"".join(map(encode, numbered(turns)))
+    again, difference = replayed(read_again(turns))
     assert difference is None
     assert again.commands == 2
 

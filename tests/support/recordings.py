@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from ourvidz.adapters.recording_lines import Beginning, End, Line, encode
+from ourvidz.adapters.recording_lines import Beginning, End, Line, Numbered, decode, encode
 from scheduler import SchedulerSettings
 from scheduler import messages as m
 from scheduler.recording import VERSION, Header, Turn
@@ -106,4 +106,14 @@ def written(path: Path, lines: Sequence[Line]) -> Path:
 
 
 def whole(made: Header, turns: Sequence[Turn], end: str = "closed") -> list[Line]:
-    return [Beginning(made, 1), *turns, End(end)]
+    return [Beginning(made, 1), *numbered(turns), End(end)]
+
+
+def numbered(turns: Sequence[Turn], first: int = 1) -> list[Numbered]:
+    return [Numbered(number, turn) for number, turn in enumerate(turns, first)]
+
+
+def read_again(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns as they are once they were written and read."""
+    lines = [decode(encode(line), "it") for line in numbered(turns)]
+    return [line.turn for line in lines if isinstance(line, Numbered)]
