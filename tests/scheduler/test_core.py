@@ -104,6 +104,23 @@ def test_the_target_keeps_its_turn_while_it_is_loaded() -> None:
     assert s.finish() == ["Settle slow finished", "Start quick:0"]
 
 
+def test_another_job_that_leaves_takes_no_turn() -> None:
+    s = shell(policy=Steadfast(PLAIN))
+    s.warm("vae")
+    assert s.arrive("slow", *CHAT) == ["Stage llm"]
+    s.arrive("quick", phase("vae", work=1, seconds=0.1))
+    s.arrive("other", phase("vae", work=1))
+    assert s.cancel("other") == ["Settle other cancelled"]
+    assert s.target == "slow"
+
+
+def test_no_time_is_due_while_one_runs_and_nobody_waits() -> None:
+    s = shell()
+    s.warm("vae")
+    s.arrive("only", phase("vae", work=1))
+    assert s.scheduler.deadline() is None
+
+
 def test_only_one_that_has_just_arrived_may_take_the_turn_of_the_target() -> None:
     s = shell()
     s.warm("vae")

@@ -144,6 +144,13 @@ def test_3c_the_way_back_counts_where_the_run_cannot_stay() -> None:
             assert paused(arrive(s, "next", seconds, at=1.0, needs="b")) == gives_way
 
 
+def test_3c_what_the_other_needs_as_well_stays_without_counting_twice() -> None:
+    for seconds, gives_way in ((89.75, False), (89.74, True)):
+        s = shell(device=79)
+        arrive(s, "long", 100.0)
+        assert paused(arrive(s, "next", seconds)) == gives_way
+
+
 def test_3c_a_job_turns_urgent_while_another_runs() -> None:
     s = shell(discount=0.5, discount_seconds_max=12.0, margin_seconds=8.0)
     arrive(s, "run", 20.0)
