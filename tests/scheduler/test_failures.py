@@ -340,15 +340,15 @@ def test_if_no_begun_job_fits_any_more_the_one_that_needs_most_goes(state: int) 
 
 
 def test_most_is_what_it_carries_and_what_its_phase_needs() -> None:
-    """x would need 60 + 50 bytes and y 10 + 95, of 100; y carries less beside its larger phase."""
-    s = Shell({"a": 10, "b": 50, "c": 95}, device=100, honest=False)
+    """x would need 45 + 50 bytes and y 10 + 90, of 100; y carries less beside its larger phase."""
+    s = Shell({"a": 10, "b": 50, "c": 90}, device=100, honest=False)
     s.warm("a")
     s.arrive("y", phase("a", work=5, state_max=0), phase("c", work=0, seconds=20.0))
     s.arrive("x", phase("a", work=5, state_max=0, seconds=2.0), phase("b", work=0, seconds=9.0))
     s.finish(state=10)
     assert s.running() == "x"
-    assert s.finish(state=60)[0] == "Settle x failed"
-    assert s.books.settled["x"].detail.startswith("phase denoise needs 50 bytes on the device")
+    assert s.finish(state=45)[0] == "Settle y failed"
+    assert s.books.settled["y"].detail.startswith("phase denoise needs 90 bytes on the device")
 
 
 def test_who_is_to_have_the_device_to_itself_is_prepared_while_another_runs() -> None:
