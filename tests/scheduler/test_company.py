@@ -94,7 +94,7 @@ def test_4a_the_device_must_have_room_for_each_ones_work() -> None:
     s.arrive("a", text(work=4))
     s.arrive("b", text(work=3))
     s.arrive("c", text(work=4))
-    s.arrive("d", text(work=2))
+    s.arrive("d", text(work=3))
     assert s.running() == "a,b,d"
     assert s.finish("d") == ["Settle d finished"]
     assert s.finish("a") == ["Settle a finished", "Start c:0"]
@@ -177,6 +177,18 @@ def test_3_a_shared_run_is_delayed_by_the_work_and_the_set_up_of_who_comes(
         seconds = 18.0 / margin - load + spare
         said = s.arrive("next", phase("cold", seconds=seconds), job_class=job_class)
         assert ("Pause x:0" in said) == gives_way
+
+
+def test_4a_nobody_joins_where_one_is_paused_and_another_cancelled() -> None:
+    s = shell()
+    s.arrive("x", text(seconds=50.0))
+    s.arrive("y", text(seconds=50.0))
+    assert s.cancel("x") == ["Cancel x:0"]
+    assert s.arrive("short", encode(0.1)) == ["Pause y:0"]
+    s.cancel("short")
+    assert s.arrive("z", text(seconds=50.0)) == []
+    assert s.end(s.flight("Start x:0"), m.RunCancelled(s._run("x").lease)) == ["Settle x cancelled"]
+    assert sorted(s.pause(1, job="y")) == ["Resume y:0", "Start z:0"]
 
 
 def test_4a_while_a_run_is_being_paused_a_text_may_take_the_turn() -> None:

@@ -413,6 +413,13 @@ def test_while_a_run_lasts_a_job_is_taken_only_if_it_is_to_preempt() -> None:
         assert s.scheduler.target == ("y" if preempt else None)
 
 
+def test_nothing_comes_ahead_of_a_run_that_does_not_last() -> None:
+    s = shell(policy=Chooses(Decision(None, ahead=("x",)), Decision("x")))
+    s.busy = False
+    assert s.arrive("x", *CHAT) == []
+    assert s.feed(m.TimeReached()) == ["Stage llm"]
+
+
 def test_a_policy_may_not_choose_a_running_job() -> None:
     s = shell(policy=Chooses(Decision("x"), Decision("x", preempt=True)))
     s.arrive("x", phase())
