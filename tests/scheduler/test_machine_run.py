@@ -206,6 +206,20 @@ def test_a_run_beside_a_transfer_is_slower_until_that_has_ended() -> None:
     assert device.next_end() == 4.5
 
 
+def test_every_boundary_is_told_once_or_only_the_first_is_awaited() -> None:
+    device = machine()
+    device.know(demand("x", phase("a", seconds=4.0, steps=4)))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 10.0)
+    assert device.boundary(every=False) == device.boundary(every=True) == 11.0
+    assert device.newly_reached(10.9) is None
+    assert device.newly_reached(11.2) == ([m.StepReached(Lease(1, "x", 0), 1)], 11.0)
+    assert device.newly_reached(11.9) is None
+    assert (device.boundary(every=False), device.boundary(every=True)) == (float("inf"), 12.0)
+    assert device.newly_reached(13.5) == ([m.StepReached(Lease(1, "x", 0), 3)], 13.0)
+    assert device.boundary(every=True) == float("inf"), "the next one is the end"
+    assert device.newly_reached(14.0) is None
+
+
 def test_one_run_at_a_time() -> None:
     device = machine()
     text = phase("a", seconds=4.0, steps=4, sharing=TEXT)
