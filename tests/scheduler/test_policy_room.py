@@ -81,7 +81,8 @@ def test_1a_while_room_is_lacking_begun_jobs_go_before_shorter_new_ones() -> Non
 
 def test_1a_of_the_begun_jobs_the_best_goes() -> None:
     line = crowded()
-    line.begin("shorter", seconds=20.0, state=5)
+    line.begin("shorter", seconds=20.0, state=0)
+    assert line.index.admits(line.index.jobs["begun"])
     assert line.choice(LONGEST) == "shorter"
 
 
