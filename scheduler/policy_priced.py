@@ -105,7 +105,7 @@ class PricedWork:
         others = self._welcome(view.sharers(job), view)
         if not sharing.mid_phase:
             pays = self._settings.share_images and not view.running
-            return self._paying(job, sharing, others, view) if pays else ()  # 4b
+            return _paying(sharing, others, view.waiting_count) if pays else ()  # 4b
         if not self._settings.share_texts:
             return ()
         return _joining(sharing.key, others, view) if view.running else others  # 4a
@@ -243,36 +243,31 @@ class PricedWork:
         if sharing is None or sharing.mid_phase or not self._settings.share_images:
             return job
         others = self._welcome(view.sharers(job), view)
-        beside = list(self._paying(job, sharing, others, view))
+        beside = list(_paying(sharing, others, view.waiting_count))
         followers = self._welcome(view.followers(job), view)
         behind = (j for j in followers if not view.blocked(j.needs) and view.admits(j))
-        return next(self._paying(job, sharing, behind, view, beside), job)  # 4c
+        return next(_paying(sharing, behind, view.waiting_count, beside), job)  # 4c
 
-    def _paying(
-        self,
-        job: JobView,
-        sharing: Sharing,
-        others: Iterator[JobView],
-        view: View,
-        beside: Sequence[JobView] = (),
-    ) -> Iterator[JobView]:
-        """Who of ``others`` should begin together with ``job`` and those ``beside`` it."""
-        units = sharing.units + sum(_units(j) for j in beside)
-        members = 1 + len(beside)
-        single = job.phase_seconds / sharing.units**sharing.exponent
-        for other in others:
-            more = _units(other, phases=2)
-            if units >= sharing.units_max:
-                return
-            if units + more > sharing.units_max:
-                continue
-            alone = single * more**sharing.exponent
-            before = single * units**sharing.exponent
-            together = single * (units + more) ** sharing.exponent
-            saved = (before + alone - together) * (view.waiting_count - members)
-            if saved > (together - before) * members:
-                units, members = units + more, members + 1
-                yield other
+
+def _paying(
+    sharing: Sharing, others: Iterator[JobView], waiting: int, beside: Sequence[JobView] = ()
+) -> Iterator[JobView]:
+    """Who of ``others`` should begin together with one that shares so and those ``beside`` it, all
+    among so many who wait. What a run takes is counted in what a unit takes alone."""
+    exponent = sharing.exponent
+    units = sharing.units + sum(_units(j) for j in beside)
+    members = 1 + len(beside)
+    for other in others:
+        if units >= sharing.units_max:
+            return
+        more = _units(other, phases=2)
+        if units + more > sharing.units_max:
+            continue
+        alone, before, together = more**exponent, units**exponent, (units + more) ** exponent
+        saved = (before + alone - together) * (waiting - members)
+        if saved > (together - before) * members:
+            units, members = units + more, members + 1
+            yield other
 
 
 def _last(view: View) -> Iterator[JobView]:
