@@ -127,6 +127,15 @@ def test_a_pause_takes_effect_at_the_next_boundary() -> None:
     assert names(shared.turn_over(107.0)) == ["2"]
 
 
+def test_one_of_several_may_be_paused() -> None:
+    first, second = member("1"), member("2")
+    shared = run(first, second)
+    shared.pause(first.lease, 104.5)
+    assert (first.stop, second.stop) == (3, None)
+    assert names(shared.turn_over(106.0)) == ["1"]
+    assert names(shared.members) == ["2"]
+
+
 def test_a_pause_in_the_last_step_does_not_come_before_the_end() -> None:
     shared = run(member("1"))
     shared.pause(Lease(1, "1", 0), 109.5)
