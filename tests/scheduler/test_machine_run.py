@@ -3,7 +3,11 @@ off costs."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler import messages as m
 from scheduler.errors import ProtocolError
@@ -56,6 +60,25 @@ def test_a_phase_without_steps_ends_after_its_seconds() -> None:
         assert (shared.change, shared.time_of(1), shared.reached(103.9)) == (1, 104.0, 0)
     shared = run(member("1", seconds=0.0, steps=3))
     assert (shared.time_of(3), shared.reached(100.0)) == (100.0, 2)
+
+
+def test_the_boundary_of_the_change_is_not_counted_as_reached() -> None:
+    shared = run(member("1", seconds=4.0, steps=1))
+    assert (shared.change, shared.reached(104.0), shared.reached(200.0)) == (1, 0, 0)
+
+
+@given(st.floats(0.01, 100.0), st.floats(0.5, 1.0), st.floats(0.0, 1e6), st.floats(0.0, 30.0))
+def test_a_boundary_is_reached_at_its_time_and_not_a_moment_before(
+    seconds: float, rate: float, now: float, later: float
+) -> None:
+    """However divisions are rounded."""
+    shared = run(member("1", seconds=seconds, steps=40), now=now, rate=rate)
+    shared.go_on_at(1.0, min(now + later, shared.time_of(1)))
+    for boundary in range(2, 40):
+        time = shared.time_of(boundary)
+        assert shared.reached(time) == boundary
+        before = math.nextafter(time, -math.inf)
+        assert shared.time_of(shared.reached(before)) <= before
 
 
 def test_it_goes_on_at_another_rate() -> None:
