@@ -105,3 +105,19 @@ def test_a_text_that_waits_joins_the_run_of_texts() -> None:
     s.arrive("b", phase("llm", **(text(8.0) | {"work": 15})))
     found = [(e.job, e.position, e.start_seconds, e.finish_seconds) for e in s.scheduler.plan(0.0)]
     assert found == [("a", 0, 0.0, pytest.approx(14.0)), ("b", 1, 0.0, pytest.approx(12.0))]
+
+
+def test_others_that_could_share_a_run_are_planned_one_after_the_other() -> None:
+    """Images, and texts that have a phase to come: only what ends together is a group."""
+    image = Sharing("image", 1, 4, 0.5, mid_phase=False)
+    for phases in (
+        [phase("llm", seconds=10.0, steps=10, sharing=image)],
+        [phase("llm", **text()), phase(seconds=0.0)],
+    ):
+        s = Shell({"llm": 0}, device=200)
+        s.warm("llm")
+        s.arrive("busy", phase("llm", seconds=4.0))
+        for name in "ab":
+            s.arrive(name, *phases)
+        found = [(e.job, e.start_seconds, e.finish_seconds) for e in s.scheduler.plan(0.0)]
+        assert found == [("busy", 0.0, 4.0), ("a", 4.0, 14.0), ("b", 14.0, 24.0)]
