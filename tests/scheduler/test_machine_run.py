@@ -214,7 +214,37 @@ def test_calling_off_what_has_not_begun_leaves_the_rest_in_line() -> None:
     device.carry_out(m.Abort("b"), 1.0)
     assert device.end(1.0) == [m.Aborted("b")]
     assert device.end(4.0) == [m.StageSucceeded("a")]
+    assert device.next_end() == float("inf")
     assert device.counts.loads == 0
+
+
+def test_calling_a_stage_off_is_no_load_less() -> None:
+    device = machine()
+    device.carry_out(m.Load("a"), 0.0)
+    device.end(2.0)
+    device.carry_out(m.Stage("b"), 2.0)
+    device.carry_out(m.Abort("b"), 3.0)
+    assert device.end(3.0) == [m.Aborted("b")]
+    assert (device.counts.loads, device.counts.load_seconds) == (1, 2.0)
+
+
+def test_who_was_paused_goes_on_there_and_is_forgotten_when_it_leaves() -> None:
+    device = machine()
+    for job in "xy":
+        device.know(demand(job, phase("a", seconds=4.0, steps=4)))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 0.0)
+    device.carry_out(m.Pause(Lease(1, "x", 0)), 0.5)
+    assert device.end(1.0) == [m.Paused(Lease(1, "x", 0), 1, 1)]
+    device.carry_out(m.Pause(Lease(1, "x", 0)), 1.0)
+    device.carry_out(m.Resume(Lease(2, "x", 0), 2), 1.0)
+    assert device.next_end() == 4.0
+    assert device.end(4.0) == [m.PhaseFinished(Lease(2, "x", 0), 1)]
+    device.carry_out(m.Start(Lease(3, "y", 0), 3), 4.0)
+    device.carry_out(m.Pause(Lease(3, "y", 0)), 4.0)
+    device.end(5.0)
+    for job in "xy":
+        device.forget(job)
+    assert (device._demands, device._steps) == ({}, {})
 
 
 def test_calling_off_what_has_come_changes_nothing() -> None:
