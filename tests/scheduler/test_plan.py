@@ -48,7 +48,9 @@ def test_the_target_is_first_in_the_plan() -> None:
     s.warm("unet")
     s.arrive("cold", phase("llm", seconds=50.0))
     s.arrive("quick", phase("unet", seconds=0.1))
-    assert [(e.job, e.position) for e in s.scheduler.plan(0.0)] == [("cold", 1), ("quick", 2)]
+    load = LINKS.load_seconds(70)
+    found = [(e.job, e.position, e.start_seconds) for e in s.scheduler.plan(0.0)]
+    assert found == [("cold", 1, load), ("quick", 2, load + 50.0)]
     assert s.scheduler.snapshot()["target"] == "cold"
 
 
