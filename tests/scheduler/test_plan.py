@@ -123,3 +123,21 @@ def test_others_that_could_share_a_run_are_planned_one_after_the_other() -> None
             s.arrive(name, *phases)
         found = [(e.job, e.start_seconds, e.finish_seconds) for e in s.scheduler.plan(0.0)]
         assert found == [("busy", 0.0, 4.0), ("a", 4.0, 14.0), ("b", 14.0, 24.0)]
+
+
+def test_images_that_run_together_take_as_long_as_all_their_units() -> None:
+    image = Sharing("image", 2, 8, 0.5, mid_phase=False)
+    phases = [phase("llm", seconds=10.0, steps=10, sharing=image), phase(seconds=1.0)]
+    s = Shell({"llm": 0}, device=200)
+    s.warm("llm")
+    s.arrive("busy", phase("llm", seconds=4.0))
+    for name in "abcd":
+        s.arrive(name, *phases)
+    s.finish()
+    assert s.running() == "a,b,c"
+    finishes = {e.job: e.finish_seconds for e in s.scheduler.plan(0.0) if not e.position}
+    together = 10.0 * 3**0.5 + 1.0
+    assert finishes == {name: pytest.approx(together) for name in "abc"}
+    for name in "ab":
+        s.finish(name, state=1)
+    assert s.scheduler.plan(0.0)[0].finish_seconds == pytest.approx(11.0)
