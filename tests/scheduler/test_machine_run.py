@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler import messages as m
+from scheduler.bound import Use
 from scheduler.errors import ProtocolError
 from scheduler.machine import Machine
 from scheduler.machine_run import Member, SharedRun
@@ -245,6 +246,7 @@ def test_who_was_paused_goes_on_there_and_is_forgotten_when_it_leaves() -> None:
     for job in "xy":
         device.forget(job)
     assert (device._demands, device._steps) == ({}, {})
+    assert device.counts.uses == [Use(("a",), 1)] * 3, "what Belady's rule is asked about"
 
 
 def test_calling_off_what_has_come_changes_nothing() -> None:
