@@ -92,7 +92,7 @@ class DeviceExecutor:
     async def plan(self, part: Part) -> Plan:
         name = self._model_for(part.work)
         pipeline = self._pipelines[name]
-        request = request_of(part.work, part.references)
+        request = request_of(part.work, part.references, part.wanted)
         try:
             plans, warnings = await anyio.to_thread.run_sync(
                 lambda: (pipeline.plan(request), pipeline.warnings(request)),

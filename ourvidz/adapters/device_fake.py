@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ourvidz.adapters.device_fake_runs import FakeControl, FakeMember, FakePart, FakeRuns
-from ourvidz.jobs import ErrorCode, ImageWork, JobError, TextWork, VideoWork, Work, may_share
+from ourvidz.jobs import ErrorCode, ImageWork, JobError, TextWork, VideoWork, may_share
 from ourvidz.ports import (
     ImageProduced,
     Part,
@@ -124,7 +124,7 @@ class FakeDevice:
             message = f"no model is configured for {type(work).__name__}"
             raise PlanRejected(JobError(ErrorCode.MODEL_LOAD, message, retryable=True))
         phases = tuple(
-            self._phase(phase, component, working, steps, work)
+            self._phase(phase, component, working, steps, part)
             for phase, component, _, working in self._models[name].phases
         )
         self._planned[part.id] = phases
@@ -190,16 +190,17 @@ class FakeDevice:
         with anyio.move_on_after(self._move_seconds):
             await aborted.wait()
 
-    def _phase(self, name: str, component: str, working: int, steps: int, work: Work) -> Phase:
+    def _phase(self, name: str, component: str, working: int, steps: int, part: Part) -> Phase:
         if name == "encode":
             steps = 1
         elif name == "decode":
-            steps = work.images if isinstance(work, ImageWork) else 1
+            steps = len(part.pictures)
         seconds = self._step_seconds * steps
-        sharing = self._sharing(name, component, work)
+        sharing = self._sharing(name, component, part)
         return Phase(name, (component,), working, seconds, steps, sharing=sharing)
 
-    def _sharing(self, name: str, component: str, work: Work) -> Sharing | None:
+    def _sharing(self, name: str, component: str, part: Part) -> Sharing | None:
+        work = part.work
         if self._units_max == 1 or not may_share(work):
             return None
         key, limit, exponent = f"{component} {name}", self._units_max, self._exponent
@@ -207,7 +208,8 @@ class FakeDevice:
             return Sharing(key, 1, limit, exponent, mid_phase=True)
         if isinstance(work, ImageWork) and name == "denoise":
             settings = (work.width, work.height, work.steps, work.guidance_scale, work.strength)
-            return Sharing(f"{key} {settings}", work.images, limit, exponent, mid_phase=False)
+            units = len(part.pictures)
+            return Sharing(f"{key} {settings}", units, limit, exponent, mid_phase=False)
         return None
 
     def _member(self, lease: Lease) -> FakeMember:
@@ -245,7 +247,8 @@ def _notices(part: Part, phase: Phase, step: int) -> list[RunNotice]:
     if phase.name != "decode":
         return []
     if isinstance(work, ImageWork):
-        return [ImageProduced(part.id, step, _pixels(work.seed + step, work, 1)[0])]
+        index = part.pictures[step]
+        return [ImageProduced(part.id, index, _pixels(work.seed + index, work, 1)[0])]
     if work.frames == 1:
         return [ImageProduced(part.id, 0, _pixels(work.seed, work, 1)[0])]
     return [VideoProduced(part.id, _pixels(work.seed, work, work.frames))]

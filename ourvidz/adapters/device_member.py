@@ -53,7 +53,8 @@ class Runnable:
     def begun(self) -> State:
         """The state, before the first step of the first phase where there is none yet."""
         if self.state is None:
-            self.state = self.pipeline.begin(request_of(self.part.work, self.part.references))
+            part = self.part
+            self.state = self.pipeline.begin(request_of(part.work, part.references, part.wanted))
         return self.state
 
     def notice(self, output: Output) -> RunNotice:

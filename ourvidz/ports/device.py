@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ourvidz.jobs import JobError, JobSpec, Work
+from ourvidz.jobs import JobError, JobSpec, Work, pictures_of
 from scheduler.messages import Abort, Cancel, Command, Event, Pause, StepReached
 from scheduler.types import Component, Lease, Phase
 
@@ -66,6 +66,8 @@ class Part:
     """One part of a job as the executor sees it. ``id`` is what the scheduler calls the job.
 
     ``references`` maps a role to the fetched local file; ``spool`` is the job's own folder.
+    ``wanted`` are the indices of the pictures that are still to be made, all of them if empty. The
+    bits of a picture do not depend on which others are wanted, where the work promises its bits.
     """
 
     id: str
@@ -73,6 +75,12 @@ class Part:
     work: Work
     references: Mapping[str, Path]
     spool: Path
+    wanted: tuple[int, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[int, ...]:
+        """What the part yields, by index and in this order."""
+        return self.wanted or tuple(range(pictures_of(self.work)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ class ActiveJob:
 
     ``arrived``: when its first part came to the scheduler. ``scheduled`` from the moment its part
     is on the way to the scheduler until it is settled.
-    ``ran`` when the last part has been. ``planned`` are the phases as the executor planned them,
+    ``ran`` when the last part has been, ``resumed`` if less than all of the work is to be done, as
+    earlier runs have left something. ``planned`` are the phases as the executor planned them,
     ``phases`` with what was learned of such phases. ``run_seconds`` is what its runs have taken,
     ``undisturbed`` as long as each of them had the device to itself and none failed. ``exhausted``
     if it may not be started again: its runs were cut off too often. ``decided`` once it is certain
@@ -60,6 +61,7 @@ class ActiveJob:
     ran: bool = False
     run_seconds: float = 0.0
     undisturbed: bool = True
+    resumed: bool = False
     exhausted: bool = False
     decided: bool = False
     stop: StopReason | None = None
@@ -122,7 +124,7 @@ class ActiveJob:
         asked for, ``estimate_ratio`` unless the last part has run and nothing disturbed a run:
         estimates are of phases that have the device to themselves."""
         estimated = sum(phase.seconds for part in self.phases for phase in part)
-        comparable = self.ran and self.undisturbed and estimated > 0
+        comparable = self.ran and self.undisturbed and not self.resumed and estimated > 0
         return {
             "steps_done": self.steps_done,
             "steps_total": self.steps_total,
@@ -131,6 +133,12 @@ class ActiveJob:
             "estimated_run_seconds": round(estimated, 3),
             "estimate_ratio": round(self.run_seconds / estimated, 3) if comparable else None,
         }
+
+    def pass_over(self, phases: tuple[Phase, ...]) -> None:
+        """The part at hand need not run; these would have been its phases."""
+        self.planned.append(phases)
+        self.phases.append(phases)
+        self.phase, self.resumed = len(phases), True
 
     def reach(self, phase: int, step: int) -> None:
         """``step`` steps of this phase are done."""

@@ -7,8 +7,7 @@ are the same whether a job has just ended or was found after a crash.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -37,11 +36,16 @@ from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.pauses import asked, backoff
 from ourvidz.service.signal import Signal
+from ourvidz.service.spool import folders, remove_folder
 from ourvidz.service.uploads import Uploads
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
 
 log = structlog.get_logger()
+
+# Folders of jobs that are back in their queue, for the case that they come here again. At the end
+# of a process as many jobs can be cut off as run and are paused, far fewer than these.
+_WAITING_FOLDERS_MAX = 100
 
 
 @dataclass(slots=True)
@@ -65,8 +69,8 @@ class Delivery:
     _held: dict[str, str | None] = field(default_factory=dict)
 
     async def recover(self, tasks: TaskGroup) -> None:
-        """Go on with everything that an earlier process left undelivered. A job whose files are
-        gone (an ephemeral disk) goes back to its queue, where its element still is."""
+        """Go on with everything that an earlier process left undelivered. A job of whose files
+        some are gone (an ephemeral disk) goes back to its queue, where its element still is."""
         self.uploads.tasks = tasks
         self.parked = await self.journal.parked()
         rendered = []
@@ -76,11 +80,21 @@ class Delivery:
             else:
                 await self.journal.requeue(record.spec.id)
                 log.warning("spool_lost", job=str(record.spec.id))
-        await anyio.to_thread.run_sync(_sweep, self.spool, frozenset(rendered))
+        await self._sweep(rendered)
         owed = [answer.job_id for answer in await self.journal.answers()]
         for job_id in dict.fromkeys(rendered + owed):
             log.info("delivery_recovered", job=job_id)
             tasks.start_soon(self.deliver, job_id)
+
+    async def _sweep(self, rendered: Sequence[str]) -> None:
+        """Drop the folders that nobody will ask for: a crash kept their jobs from doing so."""
+        waiting = 0
+        for folder in await anyio.to_thread.run_sync(folders, self.spool):
+            record = await self._record(folder.name)
+            queued = record is not None and record.state is JobState.QUEUED
+            waiting += queued
+            if folder.name not in rendered and not (queued and waiting <= _WAITING_FOLDERS_MAX):
+                await anyio.to_thread.run_sync(remove_folder, folder)
 
     async def deliver(self, job_id: str) -> None:
         """Take one ended job, or one refused payload, through the stages that are left.
@@ -210,7 +224,7 @@ class Delivery:
         record = await self.journal.get(job_id)
         if record is not None and record.claim_id is not None:
             await self.source.acknowledge(record.claim_id)
-        await anyio.to_thread.run_sync(shutil.rmtree, self.spool / str(job_id), True)
+        await anyio.to_thread.run_sync(remove_folder, self.spool / str(job_id))
 
     def _publish_end(self, record: JobRecord) -> None:
         events = self.events.open(record.spec.id)
@@ -238,11 +252,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _sweep(spool: Path, needed: frozenset[str]) -> None:
-    """Drop the folders of jobs that a crash kept from dropping them, or that will run again."""
-    if spool.is_dir():
-        for folder in spool.iterdir():
-            if folder.name not in needed:
-                shutil.rmtree(folder, ignore_errors=True)

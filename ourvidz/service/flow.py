@@ -9,12 +9,10 @@ its leases recoverable.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import anyio
 import structlog
 
 from ourvidz.config.settings import Settings
@@ -28,6 +26,7 @@ from ourvidz.jobs import (
     TextResult,
     TextWork,
     Work,
+    pictures_of,
 )
 from ourvidz.logs import bind_job
 from ourvidz.ports import (
@@ -38,6 +37,7 @@ from ourvidz.ports import (
     Journal,
     Known,
     Part,
+    Plan,
     PlanRejected,
     ReferenceFailed,
     References,
@@ -45,12 +45,14 @@ from ourvidz.ports import (
 from ourvidz.service.active import ActiveJob, Roster, part_id
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
+from ourvidz.service.earlier import Earlier, find_earlier
 from ourvidz.service.engine import Engine
 from ourvidz.service.faults import CANCELLED, JobFailed, settle_error
 from ourvidz.service.health import JOB_DEFECT, Alarms
 from ourvidz.service.metrics import Metrics
-from ourvidz.service.produce import Production
+from ourvidz.service.produce import Produced, Production
 from ourvidz.service.progress import ProgressReporter
+from ourvidz.service.spool import reference_path
 from ourvidz.wire import Rules, parse
 from scheduler.messages import CancelRequested, JobArrived
 from scheduler.types import Outcome
@@ -117,14 +119,22 @@ class Flow:
         """Run the job unless it is known already; returns the id to deliver for."""
         known = await self.journal.accept(spec, claimed.queue, claimed.claim_id)
         log.info("job_claimed", queue=claimed.queue, type=spec.requested_type, known=known.value)
-        if known in (Known.NEW, Known.QUEUED):
+        if known is Known.NEW:
             return await self._live(claimed, spec)
+        if known is Known.QUEUED:
+            return await self._live(claimed, await self._accepted(spec))
         if known is Known.CONFLICT:
             await self.source.dead_letter(claimed.claim_id, "same id, another body")
             log.error("job_conflict", queue=claimed.queue)
         else:
             await self._adopt(claimed, spec)
         return None
+
+    async def _accepted(self, spec: JobSpec) -> JobSpec:
+        """The job as it was accepted, to which belongs what earlier runs made of it; another
+        configuration may read its payload differently."""
+        record = await self.journal.get(spec.id)
+        return spec if record is None else record.spec
 
     async def _adopt(self, claimed: Claimed, spec: JobSpec) -> None:
         """The job is here already: a producer pushed it twice, or its lease ran out and this is its
@@ -189,49 +199,79 @@ class Flow:
         return result
 
     async def _attempt(self, job: ActiveJob) -> JobResult:
-        limit = self.settings.intake.attempts_max
-        if job.claimed.attempts >= limit:
-            job.exhausted = True
-            message = f"given up: {job.claimed.attempts} runs were cut off, {limit} are allowed"
-            raise JobFailed(JobError(ErrorCode.WORKER_UNAVAILABLE, message))
-        spool = self.spool(job.spec)
-        await anyio.to_thread.run_sync(_fresh_folder, spool)
+        earlier = await find_earlier(self.journal, job.spec, self.spool(job.spec))
         references: Mapping[str, Path] = {}
-        with job.preparing:
-            references = await self._prepare(job, spool)
+        if any(earlier.missing(job.spec, part) for part in range(len(job.spec.works))):
+            self._check_attempts(job)
+            with job.preparing:
+                references = await self._prepare(job)
         if job.stop is not None:
             return JobResult("cancelled", error=CANCELLED, warnings=job.spec.warnings)
-        async with self.reporter.report(job), self.production.collect(job) as produced:
-            works = job.spec.works
-            for index, work in enumerate(works):
+        async with self.reporter.report(job), self.production.collect(job, earlier) as produced:
+            for index in range(len(job.spec.works)):
                 job.part, job.phase, job.step = index, 0, 0
-                ready = _with_prompt(work, produced.text) if index else work
-                await self._run_part(job, ready, references, spool)
+                await self._take_part(job, references, earlier, produced)
             job.ran = True
         result = produced.result(job)
         self.metrics.job_seconds.labels(job.spec.requested_type).observe(result.generation_seconds)
         return result
 
-    async def _prepare(self, job: ActiveJob, spool: Path) -> Mapping[str, Path]:
-        """Admission and references. Raises ``JobFailed``."""
+    def _check_attempts(self, job: ActiveJob) -> None:
+        """Raises ``JobFailed`` for a job whose runs were cut off too often."""
+        limit = self.settings.intake.attempts_max
+        if job.claimed.attempts >= limit:
+            job.exhausted = True
+            message = f"given up: {job.claimed.attempts} runs were cut off, {limit} are allowed"
+            raise JobFailed(JobError(ErrorCode.WORKER_UNAVAILABLE, message))
+
+    async def _prepare(self, job: ActiveJob) -> Mapping[str, Path]:
+        """Admission and references, which an earlier run may have fetched: their URLs expire.
+        Raises ``JobFailed``."""
         refusal = await self.admission.admit(job.spec)
         if refusal is not None:
             raise JobFailed(refusal)
         paths: dict[str, Path] = {}
         for reference in getattr(job.spec.final, "references", ()):
-            path = spool / f"reference-{reference.role}"
-            try:
-                await self.references.fetch(reference, path)
-            except ReferenceFailed as failure:
-                raise JobFailed(failure.error) from failure
+            path = reference_path(self.spool(job.spec), reference)
+            if not path.exists():
+                try:
+                    await self.references.fetch(reference, path)
+                except ReferenceFailed as failure:
+                    raise JobFailed(failure.error) from failure
             paths[reference.role] = path
         return paths
 
-    async def _run_part(
-        self, job: ActiveJob, work: Work, references: Mapping[str, Path], spool: Path
+    async def _take_part(
+        self, job: ActiveJob, references: Mapping[str, Path], earlier: Earlier, produced: Produced
     ) -> None:
+        """See to it that all of the part at hand is there. Raises ``JobFailed``."""
+        spec, index = job.spec, job.part
+        work = _with_prompt(spec.works[index], produced.text) if index else spec.works[index]
+        wanted = earlier.wanted(spec, index)
+        part = Part(part_id(spec, index), spec, work, references, self.spool(spec), wanted)
+        if not earlier.missing(spec, index):
+            await self._pass_over(job, part)
+            produced.text = earlier.texts.get(index)
+            return
+        await self._run_part(job, part)
+        if index + 1 < len(spec.works) and produced.text is not None:
+            # What the next part makes of it must not meet another text after a restart.
+            await self.journal.add_text(spec.id, index, produced.text)
+
+    async def _pass_over(self, job: ActiveJob, part: Part) -> None:
+        """Earlier runs have made all of the part. What there is to say of it is said again."""
+        try:
+            plan = await self.executor.plan(part)
+        except PlanRejected:
+            plan = Plan((), ())  # The model that made it is not here any more.
+        finally:
+            self.executor.forget(part.id)
+        job.pass_over(plan.phases)
+        self.production.begin(job, part, plan.warnings)
+
+    async def _run_part(self, job: ActiveJob, part: Part) -> None:
         """Bring one part to the scheduler and wait for its end. Raises ``JobFailed``."""
-        part = Part(part_id(job.spec, job.part), job.spec, work, references, spool)
+        job.resumed = job.resumed or len(part.pictures) < pictures_of(part.work)
         try:
             plan = await self.executor.plan(part)
             demand = self.demands.demand(job, part, plan.phases)
@@ -254,7 +294,7 @@ class Flow:
             self.executor.forget(part.id)
         if settled.outcome is not Outcome.FINISHED:
             failed = settled.outcome is not Outcome.CANCELLED
-            raise JobFailed(settle_error(settled, work) if failed else CANCELLED)
+            raise JobFailed(settle_error(settled, part.work) if failed else CANCELLED)
 
     def spool(self, spec: JobSpec) -> Path:
         """The job's own folder for references and rendered files."""
@@ -268,8 +308,3 @@ def _with_prompt(work: Work, text: TextResult | None) -> Work:
     if isinstance(work, TextWork):
         raise TypeError("a chain ends with an image or a video")
     return replace(work, prompt=text.text)
-
-
-def _fresh_folder(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)

@@ -119,8 +119,8 @@ class Runs:
         return 0.0 if learned is None else learned[1]
 
     def _learn(self, job: ActiveJob, lease: Lease, stretch: Stretch, seconds: float) -> None:
-        """From a run that had the device to itself."""
-        if not stretch.undisturbed:
+        """From a run that had the device to itself and did all that its phase is planned for."""
+        if not stretch.undisturbed or job.resumed:
             return
         work = job.spec.works[job.part]
         if stretch.steps:

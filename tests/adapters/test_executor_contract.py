@@ -175,6 +175,16 @@ async def test_starters_wait_for_one_another_and_step_together(rig: Rig, kind: s
         await member.assert_whole()
 
 
+@pytest.mark.parametrize("seeded", [True, False])
+async def test_only_the_pictures_that_are_wanted_are_made(rig: Rig, seeded: bool) -> None:
+    work = replace(IMAGES, images=3, seeded=seeded)
+    whole = await Bench(rig.executor, work).run()
+    part = await Bench(rig.executor, work, wanted=(0, 2)).run()
+    assert [index for index, _ in part[0]] == [0, 2]
+    if seeded:
+        assert part[0] == [picture for picture in whole[0] if picture[0] != 1]
+
+
 async def test_all_of_a_phase_is_told_before_its_end(rig: Rig, kind: str) -> None:
     one, two = await members(rig, kind, 2)
     seen: dict[str, int] = {}

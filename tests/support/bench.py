@@ -55,6 +55,7 @@ class Bench:
     notices: list[RunNotice] = field(default_factory=list)
     on: Callable[[RunNotice], None] = lambda _: None
     references: Mapping[str, Path] = field(default_factory=dict)
+    wanted: tuple[int, ...] = ()
 
     async def plan(self) -> Plan:
         spec = JobSpec(
@@ -67,7 +68,7 @@ class Bench:
             digest="",
             original_prompt="",
         )
-        self.part = Part(str(spec.id), spec, self.work, self.references, Path("spool"))
+        self.part = Part(str(spec.id), spec, self.work, self.references, Path("spool"), self.wanted)
         self.planned = await self.executor.plan(self.part)
         return self.planned
 
