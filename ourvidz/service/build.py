@@ -39,6 +39,7 @@ from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.runs import Runs
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
+from ourvidz.service.spool import Spool
 from ourvidz.service.uploads import Uploads
 from ourvidz.wire import Rules
 from scheduler.messages import StepReached
@@ -76,6 +77,7 @@ class _Shared:
         self.metrics = Metrics()
         self.alarms = Alarms()
         self.roster = Roster(self.events, self.room)
+        self.spool = Spool(settings.service.data_dir / "spool")
         self.calibration = Calibration(ports.clock, self.metrics)
         self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
         device = settings.device
@@ -102,6 +104,9 @@ def build_service(settings: Settings, ports: Ports) -> Service:
     async def skipped(job: ActiveJob) -> None:
         await service.stop_job(job, "backend")
 
+    async def lose(job: ActiveJob) -> None:
+        await service.lose_job(job)
+
     reporter = ProgressReporter(ports.notifier, settings.callback, skipped)
     flow = _flow(settings, ports, shared, engine, delivery, reporter)
     service = Service(
@@ -116,7 +121,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         roster=shared.roster,
         intake=_intake(settings, ports, shared, engine, flow),
         delivery=delivery,
-        leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms),
+        leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms, lose),
         watch=shared.watch,
         heartbeat=Heartbeat(ports.clock, settings.service.heartbeat_seconds, shared.metrics),
         events=shared.events,
@@ -181,7 +186,7 @@ def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
         clock=ports.clock,
         metrics=shared.metrics,
         callback=settings.callback,
-        spool=settings.service.data_dir / "spool",
+        spool=shared.spool,
         room=shared.room,
         alarms=shared.alarms,
     )
@@ -214,6 +219,7 @@ def _flow(
         roster=shared.roster,
         demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),
         delivery=delivery,
+        spool=shared.spool,
         reporter=reporter,
         alarms=shared.alarms,
         metrics=shared.metrics,

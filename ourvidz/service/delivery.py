@@ -7,7 +7,7 @@ are the same whether a job has just ended or was found after a crash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -36,16 +36,21 @@ from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.pauses import asked, backoff
 from ourvidz.service.signal import Signal
-from ourvidz.service.spool import folders, remove_folder
+from ourvidz.service.spool import Spool
 from ourvidz.service.uploads import Uploads
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
 
 log = structlog.get_logger()
 
-# Folders of jobs that are back in their queue, for the case that they come here again. At the end
-# of a process as many jobs can be cut off as run and are paused, far fewer than these.
-_WAITING_FOLDERS_MAX = 100
+
+@dataclass(slots=True)
+class _Held:
+    """What is being delivered: under which claim, if any, and which one was lost."""
+
+    claim_id: str | None
+    lost: str | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 @dataclass(slots=True)
@@ -61,12 +66,12 @@ class Delivery:
     clock: Clock
     metrics: Metrics
     callback: Callback
-    spool: Path
+    spool: Spool
     room: Signal
     alarms: Alarms
     pending: int = 0
     parked: int = 0
-    _held: dict[str, str | None] = field(default_factory=dict)
+    _held: dict[str, _Held] = field(default_factory=dict)
 
     async def recover(self, tasks: TaskGroup) -> None:
         """Go on with everything that an earlier process left undelivered. A job of whose files
@@ -80,34 +85,37 @@ class Delivery:
             else:
                 await self.journal.requeue(record.spec.id)
                 log.warning("spool_lost", job=str(record.spec.id))
-        await self._sweep(rendered)
+        await self.spool.sweep(self._waits)
         owed = [answer.job_id for answer in await self.journal.answers()]
         for job_id in dict.fromkeys(rendered + owed):
             log.info("delivery_recovered", job=job_id)
-            tasks.start_soon(self.deliver, job_id)
+            tasks.start_soon(self.deliver, job_id, None)
 
-    async def _sweep(self, rendered: Sequence[str]) -> None:
-        """Drop the folders that nobody will ask for: a crash kept their jobs from doing so."""
-        waiting = 0
-        for folder in await anyio.to_thread.run_sync(folders, self.spool):
-            record = await self._record(folder.name)
-            queued = record is not None and record.state is JobState.QUEUED
-            waiting += queued
-            if folder.name not in rendered and not (queued and waiting <= _WAITING_FOLDERS_MAX):
-                await anyio.to_thread.run_sync(remove_folder, folder)
+    async def _waits(self, job_id: str) -> bool | None:
+        """As ``Spool.sweep`` asks."""
+        record = await self._record(job_id)
+        if record is None or record.state.terminal:
+            return None
+        return record.state is JobState.QUEUED
 
-    async def deliver(self, job_id: str) -> None:
-        """Take one ended job, or one refused payload, through the stages that are left.
+    async def deliver(self, job_id: str, claim_id: str | None) -> None:
+        """Take one ended job, or one refused payload, through the stages that are left, as long as
+        the claim holds; without one, of an earlier process, until its element is claimed again.
 
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
         self.pending += 1
-        self._held[job_id] = None
+        held = self._held[job_id] = _Held(claim_id)
         try:
-            async for attempt in stamina.retry_context(on=self._broke, **backoff(self.callback)):
-                with attempt:
-                    await self._deliver(job_id)
-                    self.alarms.silence(DELIVERY_BROKE)
+            with held.scope:
+                async for attempt in stamina.retry_context(
+                    on=self._broke, **backoff(self.callback)
+                ):
+                    with attempt:
+                        await self._deliver(job_id)
+                        self.alarms.silence(DELIVERY_BROKE)
+            if held.lost is not None:
+                await self._let_go(job_id, held)
         finally:
             self._held.pop(job_id, None)
             self.pending -= 1
@@ -123,8 +131,6 @@ class Delivery:
 
     async def _deliver(self, job_id: str) -> None:
         record = await self._record(job_id)
-        if record is not None:
-            self._held[job_id] = self._held[job_id] or record.claim_id
         if record is not None and record.state is JobState.RENDERED:
             record = await self._upload(record)
         if record is not None:
@@ -137,12 +143,34 @@ class Delivery:
     @property
     def claims(self) -> Mapping[str, str]:
         """Jobs by the claims that are held for their delivery."""
-        return {claim_id: job_id for job_id, claim_id in self._held.items() if claim_id}
+        return {held.claim_id: job_id for job_id, held in self._held.items() if held.claim_id}
 
-    def adopt(self, job_id: UUID, claim_id: str) -> None:
-        """The job, if it is being delivered, is held by this claim from here on."""
-        if str(job_id) in self._held:
-            self._held[str(job_id)] = claim_id
+    def adopt(self, job_id: UUID, claim_id: str) -> bool:
+        """The job, if it is being delivered, is held by this claim from here on; whether it is."""
+        held = self._held.get(str(job_id))
+        if held is not None:
+            held.claim_id = claim_id
+        return held is not None
+
+    def lose(self, claim_id: str) -> None:
+        """The claim is gone: no upload and no callback is begun for what it held."""
+        for job_id, held in self._held.items():
+            if held.claim_id == claim_id:
+                held.lost = claim_id
+                held.scope.cancel()
+                self.uploads.drop(UUID(job_id))
+
+    async def _let_go(self, job_id: str, held: _Held) -> None:
+        """Whoever claims the element next goes on: here, from what the journal holds."""
+        record = await self._record(job_id)
+        if record is not None and record.state is JobState.RENDERED:
+            await self.journal.requeue(record.spec.id)
+            await self.spool.left(job_id)
+        else:
+            await self.spool.remove(job_id)
+        if held.claim_id is not None and held.claim_id != held.lost:
+            await self.source.hand_back(held.claim_id)  # It came again in the meantime.
+        log.info("delivery_let_go", job=job_id)
 
     async def _record(self, job_id: str) -> JobRecord | None:
         """The job's row; ``None`` for a payload that never became a job."""
@@ -222,9 +250,11 @@ class Delivery:
         """The lease and the spool are held until here. The claim is looked up again: the job may
         have come out of its queue once more, but not after its answer was settled."""
         record = await self.journal.get(job_id)
+        # A renewal at this moment must not take it for lost.
+        self._held[str(job_id)].claim_id = None
         if record is not None and record.claim_id is not None:
             await self.source.acknowledge(record.claim_id)
-        await anyio.to_thread.run_sync(remove_folder, self.spool / str(job_id))
+        await self.spool.remove(str(job_id))
 
     def _publish_end(self, record: JobRecord) -> None:
         events = self.events.open(record.spec.id)

@@ -42,9 +42,12 @@ class Earlier:
         return tuple(index for index in range(count) if index not in self.assets)
 
 
-async def find_earlier(journal: Journal, spec: JobSpec, folder: Path) -> Earlier:
+async def find_earlier(journal: Journal, spec: JobSpec, folder: Path, *, new: bool) -> Earlier:
     """Look at what is left of the job, and leave nothing else in its folder, which is made if it
-    is not there."""
+    is not there. A new job is not asked for."""
+    if new:
+        await anyio.to_thread.run_sync(open_folder, folder, frozenset())
+        return Earlier({}, {})
     texts = await journal.texts(spec.id)
     assets = await journal.assets(spec.id)
     if len(texts) < len(spec.works) - 1:

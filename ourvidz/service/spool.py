@@ -1,22 +1,72 @@
 """The jobs' folders, with their references and rendered files.
 
 A folder is there from the job's first run until its answer is acknowledged or parked. That of a job
-which is back in its queue stays, for the job may come here again.
+which is back in its queue stays, for the job may come here again; of those there are so many, and
+the ones that have waited longest go.
 """
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Set
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
+
+import anyio
 
 from ourvidz.jobs import Reference
 
 _REFERENCE: Final = "reference-"
 _GONE: Final = ".gone-"
+# As many jobs can be cut off, or lose their leases, at a time as are begun: far fewer than these.
+_WAITING_MAX: Final = 100
+
+
+@dataclass(slots=True)
+class Spool:
+    """Every folder of one service, by job id. ``root`` need not be there. ``_waiting`` are those of
+    jobs that are not here, the longest first."""
+
+    root: Path
+    _waiting: dict[str, None] = field(default_factory=dict)
+
+    def folder(self, job_id: str) -> Path:
+        return self.root / job_id
+
+    def taken(self, job_id: str) -> None:
+        """The job is here again."""
+        self._waiting.pop(job_id, None)
+
+    async def left(self, job_id: str) -> None:
+        """The job is back in its queue."""
+        self._waiting[job_id] = None
+        if len(self._waiting) > _WAITING_MAX:
+            await self.remove(next(iter(self._waiting)))
+
+    async def remove(self, job_id: str) -> None:
+        """Also while somebody may still write into the folder, and while its job may come again: it
+        is out of everyone's reach at once."""
+        self._waiting.pop(job_id, None)
+        gone = self.root / f"{_GONE}{token_hex(8)}"
+        try:
+            self.folder(job_id).rename(gone)
+        except FileNotFoundError:
+            return
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(shutil.rmtree, gone, True)
+
+    async def sweep(self, waits: Callable[[str], Awaitable[bool | None]]) -> None:
+        """At the start: drop the folders that nobody will ask for, as a crash kept their jobs from
+        doing so. ``waits`` tells of a job whether it is in its queue, and nothing where it has
+        ended."""
+        for name in await anyio.to_thread.run_sync(_folders, self.root):
+            found = await waits(name)
+            if found:
+                await self.left(name)
+            elif found is None:
+                await self.remove(name)
 
 
 def reference_path(folder: Path, reference: Reference) -> Path:
@@ -32,25 +82,17 @@ def open_folder(folder: Path, keep: Set[str]) -> None:
             _remove(path)
 
 
-def remove_folder(folder: Path) -> None:
-    """Also while somebody may still write into it: it is out of everyone's reach first."""
-    gone = folder.with_name(f"{_GONE}{token_hex(8)}")
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
-def folders(spool: Path) -> list[Path]:
-    """The jobs' folders, the one that was last used first; others, and files, are removed."""
+def _folders(spool: Path) -> list[str]:
+    """The jobs' folders, the one that was used longest ago first; what is none is removed."""
     if not spool.is_dir():
         return []
     found = []
     for path in spool.iterdir():
         if path.is_dir() and not path.name.startswith(_GONE):
-            found.append((path.stat().st_mtime, path))
+            found.append((path.stat().st_mtime, path.name))
         else:
             _remove(path)
-    return [path for _, path in sorted(found, reverse=True)]
+    return [name for _, name in sorted(found)]
 
 
 def _remove(path: Path) -> None:

@@ -253,7 +253,7 @@ async def test_another_configuration_reads_nothing_new_into_what_was_accepted(
 async def test_folders_of_jobs_that_wait_stay_and_are_bounded(
     open_house: OpenHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ourvidz.service.delivery._WAITING_FOLDERS_MAX", 2)
+    monkeypatch.setattr("ourvidz.service.spool._WAITING_MAX", 2)
     names = ["a", "b", "c", "done"]
     async with open_house(**QUIET) as house:
         await house.run("done")
