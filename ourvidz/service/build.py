@@ -213,7 +213,12 @@ def _flow(
         references=ports.references,
         admission=ports.admission,
         production=Production(
-            ports.renderer, ports.journal, ports.clock, on_step, delivery.uploads.begin
+            ports.renderer,
+            ports.journal,
+            ports.clock,
+            on_step,
+            delivery.uploads.begin,
+            shared.alarms,
         ),
         engine=engine,
         roster=shared.roster,

@@ -248,6 +248,7 @@ class Flow:
                 job.part, job.phase, job.step = index, 0, 0
                 await self._take_part(job, references, earlier, produced)
             job.ran = True
+        await self.spool.rendered(str(job.id))
         result = produced.result(job)
         self.metrics.job_seconds.labels(job.spec.requested_type).observe(result.generation_seconds)
         return result

@@ -28,12 +28,14 @@ from ourvidz.ports import (
     RenderFailed,
     RunNotice,
     RunSink,
+    StateSaved,
     TextChunk,
     TextDone,
     VideoProduced,
 )
 from ourvidz.service.active import ActiveJob
 from ourvidz.service.earlier import Earlier
+from ourvidz.service.health import STATE_NOT_SAVED, Alarms
 from ourvidz.service.signal import Signal
 from scheduler.messages import StepReached
 
@@ -112,6 +114,7 @@ class Production:
     clock: Clock
     on_step: Callable[[StepReached], None]
     on_asset: Callable[[UUID, Asset], None]
+    alarms: Alarms
     _open: dict[UUID, Produced] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -166,8 +169,17 @@ class Production:
                     produced.text = TextResult(
                         notice.text, notice.prompt_tokens, notice.tokens, notice.finish_reason
                     )
+                case StateSaved():
+                    self._saved(notice)
 
         return notice
+
+    def _saved(self, notice: StateSaved) -> None:
+        if notice.error is None:
+            self.alarms.silence(STATE_NOT_SAVED)
+        else:
+            log.error("state_not_saved", part=notice.part, reason=notice.error)
+            self.alarms.ring(STATE_NOT_SAVED)
 
     async def _render_all(self, job: ActiveJob, produced: Produced) -> None:
         while True:

@@ -17,6 +17,7 @@ from typing import Final
 import anyio
 
 from ourvidz.jobs import Reference
+from ourvidz.ports import STATE_FOLDER
 
 _REFERENCE: Final = "reference-"
 _GONE: Final = ".gone-"
@@ -49,10 +50,15 @@ class Spool:
         """Also while somebody may still write into the folder, and while its job may come again: it
         is out of everyone's reach at once."""
         self._waiting.pop(job_id, None)
+        await self._remove(self.folder(job_id))
+
+    async def rendered(self, job_id: str) -> None:
+        """All files of the job are there: nobody needs to go on with its run."""
+        await self._remove(self.folder(job_id) / STATE_FOLDER)
+
+    async def _remove(self, folder: Path) -> None:
         gone = self.root / f"{_GONE}{token_hex(8)}"
-        try:
-            self.folder(job_id).rename(gone)
-        except FileNotFoundError:
+        if not _renamed(folder, gone):
             return
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(shutil.rmtree, gone, True)
@@ -74,12 +80,22 @@ def reference_path(folder: Path, reference: Reference) -> Path:
 
 
 def open_folder(folder: Path, keep: Set[str]) -> None:
-    """Make the job's folder, or what is left of it ready for the next run: references and the
-    files of these names stay."""
+    """Make the job's folder, or what is left of it ready for the next run: references, the
+    executor's state and the files of these names stay."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in list(folder.iterdir()):
-        if path.name not in keep and not path.name.startswith(_REFERENCE):
+        kept = path.name in keep or path.name == STATE_FOLDER
+        if not kept and not path.name.startswith(_REFERENCE):
             _remove(path)
+
+
+def _renamed(folder: Path, new: Path) -> bool:
+    """Not in a thread, so that nothing else happens meanwhile; false if there is none."""
+    try:
+        folder.rename(new)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _folders(spool: Path) -> list[str]:
