@@ -15,12 +15,13 @@ from uuid import UUID
 import anyio
 import pytest
 from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload, starts
-from support.stage import Hold, SteppedDevice
+from support.stage import Hold, StagedStore, SteppedDevice
 from support.turns import turns
 
 from ourvidz.adapters.device_fake import FakeDevice
 from ourvidz.jobs import JobState
 from ourvidz.ports import Part
+from ourvidz.service.spool import Spool, open_folder
 from scheduler.types import Fault, Phase
 
 pytestmark = pytest.mark.anyio
@@ -32,8 +33,8 @@ BATCH = {"batch_size": 3, "seed": 9}
 class CountingDevice(SteppedDevice):
     """``pictures`` are the indices that it has decoded."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.pictures: list[int] = []
 
     async def pace(
@@ -271,3 +272,84 @@ async def test_folders_of_jobs_that_wait_stay_and_are_bounded(
         left = {path.name for path in (tmp_path / "data" / "spool").iterdir()}
         assert len(left) == 2
         assert left < {job_id(name) for name in names[:3]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "step", "phases"),
+    [({"seed": 3}, 3, 2), ({"seed": 3, "enhance": "base"}, 2, 2), ({}, 3, 3)],
+    ids=["seeded", "chain", "without a seed"],
+)
+async def test_what_is_denoised_goes_on_where_it_was(
+    open_house: OpenHouse, tmp_path: Path, fields: dict[str, Any], step: int, phases: int
+) -> None:
+    expected = await undisturbed(open_house, tmp_path, **fields)
+    device = SteppedDevice(save_steps=1, units_max=8)
+    hold = device.hold("a", "denoise", step)
+    async with open_house(device, **QUIET) as house:
+        await house.push("sdxl_queue", payload("a", **fields))
+        await hold.reached()
+        house.kill()
+    second = CountingDevice(save_steps=1, units_max=8)
+    async with open_house(second, **QUIET) as house:
+        body = await house.ended("a")
+        await house.quiet()
+        assert digests(house, body) == expected
+        assert starts(second, "a") == phases
+        if phases == 2:
+            job = await house.job("a")
+            assert job is not None
+            enhanced = 16 if "enhance" in fields else 0
+            assert job["metrics"]["steps_total"] == enhanced + 4 - step + 1
+
+
+async def test_the_states_of_a_job_that_is_rendered_are_dropped(
+    open_house: OpenHouse, tmp_path: Path
+) -> None:
+    """Its files may wait long for a store that is away."""
+    hold = Hold()
+    async with open_house(FakeDevice(save_steps=1), **QUIET) as house:
+        store = StagedStore(house.root / "store")
+        store.before_put = lambda _: hold.wait()
+        house.service.delivery.uploads.store = store
+        await house.push("sdxl_queue", payload("a", seed=2))
+        await hold.reached()
+        await house.rendered("a")
+        assert {path.name for path in folder(tmp_path).iterdir()} == {"0.png", "0.thumb.webp"}
+        hold.release()
+        await house.ended("a")
+        await house.quiet()
+
+
+async def test_a_reference_is_not_fetched_again(open_house: OpenHouse, tmp_path: Path) -> None:
+    """Its URL may have expired."""
+
+    def expired(_: str) -> None:
+        raise KeyError("expired")
+
+    device = SteppedDevice()
+    hold = device.hold("a", "denoise", 1)
+    async with open_house(device, **QUIET) as house:
+        made = await house.run("first")
+        reference = f"workspace-temp/{made['assets'][0]['url']}"
+        await house.push("sdxl_queue", payload("a", reference_image=reference))
+        await hold.reached()
+        house.kill()
+    store = StagedStore(tmp_path / "store")
+    store.before_get = expired
+    async with open_house(store=store, **QUIET) as house:
+        assert (await house.ended("a"))["status"] == "completed"
+        await house.quiet()
+        refused = await house.run("b", reference_image=reference)
+        assert refused["status"] == "failed", "this one is fetched"
+
+
+async def test_a_folder_is_gone_at_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    kept = spool.folder("a")
+    open_folder(kept, keep=frozenset())
+    (kept / "0.png").write_bytes(b"x")
+    await spool.left("a")
+    await spool.remove("a")
+    await spool.remove("a")
+    await spool.rendered("a")
+    assert list(spool.root.iterdir()) == []
