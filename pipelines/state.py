@@ -9,10 +9,11 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load, save, save_file
 
 from pipelines.request import Request, request_from_json, request_to_json
 
@@ -69,12 +70,23 @@ class State:
 def dump(state: State, build: Mapping[str, str] | None = None) -> bytes:
     """Write a state; ``restore`` gives back the same bits on the same ``build``, which is written
     beside it."""
+    tensors = {name: t.detach().to("cpu").contiguous().clone() for name, t in state.tensors.items()}
+    return save(tensors, _metadata(state, build or {}))
+
+
+def dump_snapshot(snapshot: State, path: Path, build: Mapping[str, str]) -> None:
+    """As ``dump``, into a file and without another copy; other threads go on meanwhile."""
+    tensors = {name: t.detach().contiguous() for name, t in snapshot.tensors.items()}
+    save_file(tensors, path, _metadata(snapshot, build))
+
+
+def _metadata(state: State, build: Mapping[str, str]) -> dict[str, str]:
     meta = {
         "request": request_to_json(state.request),
         "phase": state.phase,
         "step": state.step,
         "values": state.values,
-        "build": dict(build or {}),
+        "build": dict(build),
         # The file knows no memory layout, but kernels choose by it, and their last bits differ.
         "strides": {
             name: torch.empty_like(t, device="meta").stride()
@@ -82,8 +94,7 @@ def dump(state: State, build: Mapping[str, str] | None = None) -> bytes:
             if not t.is_contiguous()
         },
     }
-    tensors = {name: t.detach().to("cpu").contiguous().clone() for name, t in state.tensors.items()}
-    return save(tensors, {_META: json.dumps(meta)})
+    return {_META: json.dumps(meta)}
 
 
 def build_of(data: bytes) -> Mapping[str, str]:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import structlog
 
-from ourvidz.adapters.atomic import errno_name, write_atomically
+from ourvidz.adapters.atomic import errno_name, sync_folder, write_atomically
 from pipelines.base import PhasePlan
 from pipelines.request import ImageRequest, Request
-from pipelines.state import State, build_of, dump, restore
+from pipelines.state import State, build_of, dump_snapshot, restore
 
 log = structlog.get_logger()
 
 _SUFFIX = ".safetensors"
+_NEW = "new"
 
 
 @dataclass(slots=True)
@@ -83,10 +84,11 @@ class SavedStates:
     def _write(self, state: State, saving: Saving) -> None:
         error = None
         try:
-            data = dump(state, saving.build)
-            file = saving.folder / f"{hashlib.sha256(data).hexdigest()}{_SUFFIX}"
             saving.folder.mkdir(exist_ok=True)
-            write_atomically(file, lambda temporary: temporary.write_bytes(data))
+            new = saving.folder / _NEW
+            written = write_atomically(new, lambda path: dump_snapshot(state, path, saving.build))
+            file = new.replace(saving.folder / f"{written.sha256}{_SUFFIX}")
+            sync_folder(saving.folder)
             for other in saving.folder.iterdir():
                 if other != file:
                     other.unlink(missing_ok=True)

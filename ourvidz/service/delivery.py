@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID
 
 import anyio
@@ -36,7 +35,7 @@ from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.pauses import asked, backoff
 from ourvidz.service.signal import Signal
-from ourvidz.service.spool import Spool
+from ourvidz.service.spool import Spool, is_whole
 from ourvidz.service.uploads import Uploads
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
@@ -274,11 +273,4 @@ def _retry_wait(error: Exception) -> bool | timedelta:
 def _spooled(record: JobRecord) -> bool:
     """Whether every file of a rendered job is still there, whole."""
     assets = record.result.assets if record.result is not None else ()
-    return all(_size(Path(asset.path)) == asset.size_bytes for asset in assets)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+    return all(is_whole(asset) for asset in assets)

@@ -7,7 +7,6 @@ counts; what is not as the journal says is made again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import structlog
 
 from ourvidz.jobs import Asset, JobSpec, TextResult, TextWork, pictures_of
 from ourvidz.ports import Journal
-from ourvidz.service.spool import open_folder
+from ourvidz.service.spool import is_whole, open_folder
 
 log = structlog.get_logger()
 
@@ -60,15 +59,7 @@ async def find_earlier(journal: Journal, spec: JobSpec, folder: Path, *, new: bo
 
 
 def _whole(folder: Path, assets: Sequence[Asset]) -> list[Asset]:
-    whole = [asset for asset in assets if _sha256(Path(asset.path)) == asset.sha256]
+    whole = [asset for asset in assets if is_whole(asset)]
     paths = [path for asset in whole for path in (asset.path, asset.thumbnail_path) if path]
     open_folder(folder, keep={Path(path).name for path in paths})
     return whole
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None

@@ -7,6 +7,7 @@ the ones that have waited longest go.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Final
 
 import anyio
 
-from ourvidz.jobs import Reference
+from ourvidz.jobs import Asset, Reference
 from ourvidz.ports import STATE_FOLDER
 
 _REFERENCE: Final = "reference-"
@@ -77,6 +78,18 @@ class Spool:
 
 def reference_path(folder: Path, reference: Reference) -> Path:
     return folder / f"{_REFERENCE}{reference.role}"
+
+
+def is_whole(asset: Asset) -> bool:
+    """Whether the file is as it was when it was written; reads all of it."""
+    path = Path(asset.path)
+    try:
+        if path.stat().st_size != asset.size_bytes:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == asset.sha256
+    except OSError:
+        return False
 
 
 def open_folder(folder: Path, keep: Set[str]) -> None:
