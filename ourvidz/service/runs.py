@@ -15,7 +15,7 @@ from ourvidz.service.company import Company, Stretch
 from ourvidz.service.device_watch import DeviceWatch
 from ourvidz.service.engine import Move
 from ourvidz.service.estimates import Estimates
-from ourvidz.service.health import COMPONENT_FAILED, Alarms
+from ourvidz.service.health import COMPONENT_FAILED, LEASE_LOST, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.shapes import open_ended
 from scheduler.messages import (
@@ -60,11 +60,19 @@ class Runs:
         """A job that kills the process must have been counted before it did."""
         job = self.roster.of_part(lease.job)
         if job is not None and job.state is JobState.WAITING:
-            await self.source.count_attempt(job.claimed.claim_id)
+            if not await self.source.count_attempt(job.claimed.claim_id):
+                self._lease_lost(job)
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
         self.company.run_began(lease)
         self.watch.run_began(lease, None if job is None else job.phases[job.part][lease.phase])
+
+    def _lease_lost(self, job: ActiveJob) -> None:
+        """The queue does not know the claim any more: the run is not begun."""
+        log.error("lease_lost", job=str(job.id))
+        self.alarms.ring(LEASE_LOST)
+        job.lose()
+        raise RuntimeError("the lease is gone")
 
     def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
         self.watch.run_ended(lease)

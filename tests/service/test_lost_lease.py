@@ -131,6 +131,26 @@ async def test_while_it_waits(open_house: OpenHouse) -> None:
         await comes_again(house, elsewhere)
 
 
+async def test_before_it_runs(open_house: OpenHouse) -> None:
+    """The queue knows its claim no more when its first run is to be counted."""
+    device = SteppedDevice()
+    hold = device.hold("first", "denoise")
+    async with house_of(open_house, device) as (house, elsewhere, _):
+        await house.push("sdxl_queue", payload("first"))
+        await hold.reached()
+        await house.push("sdxl_queue", payload("a"))
+        await house.reached("a", "queued")
+        held = house.service.leases.held()
+        (claim_id,) = (claim for claim, job in held.items() if job == job_id("a"))
+        await elsewhere._move(claim_id, "elsewhere")
+        hold.release()
+        await house.ended("first")
+        await let_go(house)
+        assert device.order.count(job_id("a")) == 0
+        assert house.service.health()["alarms"] == ["lease_lost"]
+        await comes_again(house, elsewhere)
+
+
 @pytest.mark.parametrize(("phase", "step"), [("encode", 0), ("denoise", 2)])
 async def test_while_it_runs(open_house: OpenHouse, phase: str, step: int) -> None:
     device = SteppedDevice()
