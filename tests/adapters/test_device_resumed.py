@@ -18,7 +18,7 @@ from ourvidz.ports import StateSaved
 from pipelines.tiny import make_tiny
 from scheduler import messages as m
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 STEPS = 4
 WORKS: dict[str, VideoWork | ImageWork] = {

@@ -15,6 +15,8 @@ from pipelines.device import Device
 from pipelines.request import VideoRequest
 from pipelines.state import State, build_of, dump, restore
 
+pytestmark = pytest.mark.slow
+
 Ask = Callable[..., VideoRequest]
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "text-to-video": ("wan-t2v", {}),
