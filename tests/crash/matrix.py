@@ -3,9 +3,9 @@
     make crash                      every point
     make crash ONLY="Journal.fin"   those whose name holds this text
 
-Prints a line a point, and at the end a line of JSON; the exit status is 1 if anything is wrong. What
-became of the jobs is judged by ``support.history`` from outside, and compared with the same jobs
-where nothing happened.
+Prints a line a point, and at the end a line of JSON; the exit status is 1 if anything is wrong.
+What became of the jobs is judged by ``support.history`` from outside, and compared with the same
+jobs where nothing happened.
 """
 
 from __future__ import annotations
@@ -124,13 +124,13 @@ async def main(wanted: Sequence[Point], lanes: int) -> bool:
         async def work(lane: Lane, mine: Iterable[Point]) -> None:
             for point in mine:
                 wrong = await matrix.play(lane, point)
-                print(f"{'WRONG' if wrong else 'ok'}  {point}", flush=True)
-                for each in wrong:
-                    print(f"    {each}", flush=True)
+                said = [f"{'WRONG' if wrong else 'ok'}  {point}", *(f"    {w}" for w in wrong)]
+                sys.stdout.write("\n".join(said) + "\n")
+                sys.stdout.flush()
 
         for lane in opened:
             tasks.start_soon(work, lane, left)
-    print(matrix.summary.line())
+    sys.stdout.write(f"{matrix.summary.line()}\n")
     return matrix.summary.good
 
 

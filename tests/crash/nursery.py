@@ -17,19 +17,19 @@ from pathlib import Path
 
 import orjson
 from pydantic import TypeAdapter
+from support.house import settings_for
 
-# What a worker would import when it first needs it.
+# Two that a worker imports when it first needs them.
 import ourvidz.http.app
 import ourvidz.http.server  # noqa: F401
+from ourvidz.adapters.notify_http import callback_client
 from tests.crash import worker
 
 ORDER = TypeAdapter(worker.Order)
 
 
 def main() -> None:
-    # Reading the authorities takes longer than all else in a start, and nobody uses them.
-    context = ssl.create_default_context()
-    ssl.create_default_context = lambda *_, **__: context  # type: ignore[assignment]
+    _warm_up()
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin.buffer, selectors.EVENT_READ)
     children: dict[int, int] = {}
@@ -50,6 +50,14 @@ def main() -> None:
                 os.close(children.pop(key.data))
                 status = os.waitstatus_to_exitcode(os.waitpid(key.data, 0)[1])
                 _say({"ended": key.data, "status": status})
+
+
+def _warm_up() -> None:
+    """What takes long the first time, or every time and nobody uses it, as the authorities."""
+    context = ssl.create_default_context()
+    ssl.create_default_context = lambda *_, **__: context  # type: ignore[assignment]
+    callback_client()
+    settings_for(Path("unused"), "http://127.0.0.1:9/")
 
 
 def _bear(order: worker.Order) -> int:

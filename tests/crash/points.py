@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.crash.scenes import SCENES, Kind, Mode
-from tests.crash.trap import REMOVE, RENAME, Site, When
+from tests.crash.trap import REMOVE, RENAME, STEP, Site, When
 
 OUTSIDE: tuple[When, ...] = ("before", "after")
 THROUGHOUT: tuple[When, ...] = ("before", "inside", "after")
@@ -31,9 +31,7 @@ class Point:
 Row = tuple[str, str, Sequence[str], int, Sequence[When]]
 
 
-def _rows(
-    scene: str, call: str, *of: str, n: int = 1, whens: Sequence[When] = OUTSIDE
-) -> Row:
+def _rows(scene: str, call: str, *of: str, n: int = 1, whens: Sequence[When] = OUTSIDE) -> Row:
     """Every one of ``n`` calls of each kind."""
     return scene, call, of or ("",), n, whens
 
@@ -47,7 +45,6 @@ ROWS: Sequence[Row] = (
     _rows("images", "JobSource.wait", "wan_queue", whens=("before",)),
     _rows("held", "JobSource.wait", "wan_queue", whens=("after",)),
     _rows("images", "Journal.accept", whens=THROUGHOUT),
-    _rows("images", REMOVE, "fresh", whens=("after",)),
     _rows("images", "Admission.admit"),
     _rows("images", "References.fetch"),
     _rows("images", "AssetStore.get"),
@@ -61,6 +58,11 @@ ROWS: Sequence[Row] = (
     _rows("images", "Journal.move", "waiting", "running", whens=THROUGHOUT),
     _rows("images", "JobSource.count_attempt", whens=THROUGHOUT),
     _rows("images", "Executor.execute", "stage", "load", "start 0/0", "start 0/1", "start 0/2"),
+    _rows("images", STEP, "encode", whens=("before",)),
+    _rows("images", STEP, "denoise", n=4, whens=("before",)),
+    _rows("images", STEP, "decode", n=3, whens=("before",)),
+    _rows("video", STEP, "denoise", n=4, whens=("before",)),
+    _rows("text", STEP, "generate", n=2, whens=("before",)),
     _rows("chain", "Executor.plan", n=2),
     _rows("chain", "Executor.begin", n=2),
     _rows("chain", "Executor.forget", n=2),
@@ -99,7 +101,7 @@ ROWS: Sequence[Row] = (
     ),
     _rows("images", "Journal.answers", n=2),
     _rows("images", "Journal.get", n=2),
-    _rows("images", REMOVE, "release", whens=THROUGHOUT),
+    _rows("images", REMOVE, whens=THROUGHOUT),
     _rows("away", "Notifier.notify", "completed", n=2),
     _rows("away", "Journal.answer_failed", whens=THROUGHOUT),
     # What is no job, what comes twice, what is given up.
@@ -127,6 +129,7 @@ ROWS: Sequence[Row] = (
     _rows("api", "JobSource.push", n=2, whens=THROUGHOUT),
     _rows("api", "Journal.accept", n=3, whens=THROUGHOUT),
     _rows("api", "Journal.recent"),
+    _rows("api", "JobSource.snapshot"),
     _rows("api", "Journal.rejected"),
     _rows("api", "Journal.cancel_queued", whens=THROUGHOUT),
     _rows("api", "Executor.request", "cancel"),
@@ -138,7 +141,7 @@ ROWS: Sequence[Row] = (
     _rows("again", "Journal.requeue", whens=THROUGHOUT),
     _rows("again", "Journal.parked"),
     _rows("again", "JobSource.count_attempt"),
-    _rows("again", REMOVE, "sweep", whens=THROUGHOUT),
+    _rows("again", REMOVE, whens=("before", "after")),
     _rows("rendered", "JobSource.recover", whens=THROUGHOUT),
     _rows("rendered", "Journal.in_states", n=2),
     _rows("rendered", "AssetStore.put", "image/png"),
@@ -149,7 +152,7 @@ ROWS: Sequence[Row] = (
     _rows("answered", "Notifier.notify", "completed"),
     _rows("answered", "Journal.answered", whens=THROUGHOUT),
     _rows("answered", "Journal.adopt"),
-    _rows("answered", REMOVE, "sweep", whens=THROUGHOUT),
+    _rows("answered", REMOVE, whens=THROUGHOUT),
 )
 
 

@@ -13,6 +13,7 @@ from support.history import Push
 from support.house import USER, job_id, payload
 
 from tests.crash.trap import Site
+from tests.crash.worker import LOOK_SECONDS
 
 Kind = Literal["embedded", "redis"]
 # The worker that died comes back; or another takes over, and then the first comes back.
@@ -22,7 +23,8 @@ ALONE: tuple[tuple[Kind, Mode], ...] = (("embedded", "same"), ("redis", "same"))
 EMBEDDED: tuple[tuple[Kind, Mode], ...] = (("embedded", "same"),)
 
 REFERENCE = f"{USER}/reference/0.png"
-LOOK_SECONDS = 0.01
+# Those who look for leases that have run out do so every half of one.
+SHORT_LEASE = {"intake.lease_seconds": 1.0, "intake.renew_seconds": 0.2}
 
 
 class Stage(Protocol):
@@ -75,16 +77,21 @@ async def call(stage: Stage) -> None:
     await stage.ready()
     async with httpx.AsyncClient(base_url=stage.url, trust_env=False, timeout=None) as http:
         await http.post("/jobs", json=payload("a"))
-        status = "queued"
-        while status == "queued":
-            status = (await http.get(f"/jobs/{job_id('a')}")).json()["status"]
-            await anyio.sleep(LOOK_SECONDS)
+        await _begun(http, "a")
         await http.post("/jobs", json=payload("b"))
         await http.get("/jobs")
+        await http.get("/health")
         await http.get(f"/jobs/{job_id('unheard of')}")
         for name in "ba":
             await http.post(f"/jobs/{job_id(name)}/cancel")
     await deliver(stage)
+
+
+async def _begun(http: httpx.AsyncClient, name: str) -> None:
+    while True:
+        if (await http.get(f"/jobs/{job_id(name)}")).json()["status"] != "queued":
+            return
+        await anyio.sleep(LOOK_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,11 @@ SCENES: Mapping[str, Scene] = {
         [(IMAGES, ONE)],
         script=hold,
         held=True,
-        flags={"intake.lease_seconds": 1.0, "intake.renew_seconds": 0.2, "intake.poll_seconds": 0.3},
+        flags={
+            "intake.lease_seconds": 1.0,
+            "intake.renew_seconds": 0.2,
+            "intake.poll_seconds": 0.3,
+        },
     ),
     "api": Scene(
         submitted=["a", "b"],

@@ -11,8 +11,8 @@ import inspect
 import os
 import shutil
 import signal
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -44,14 +44,15 @@ PORTS: Mapping[str, type] = {
     "references": References,
     "admission": Admission,
 }
-RENAME, REMOVE = "rename", "remove"
+RENAME, REMOVE, STEP = "rename", "remove", "step"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """The ``nth`` call of ``Port.method`` that is of one kind, and when in it: ``inside`` is within
     its first transaction, before that is committed; or in a folder's removal, when one entry is
-    gone."""
+    gone. Beside the ports' methods there are ``RENAME``, which ends a file's writing, ``REMOVE`` of
+    a folder that is there, and ``STEP`` of a run."""
 
     call: str
     of: str = ""
@@ -81,23 +82,27 @@ class Trap:
         self._seen = 0
         self._inside = False
 
-    def enter(self, call: str, of: str) -> bool:
-        """A call begins; returns whether it is the one."""
+    @contextmanager
+    def seeing(self, call: str, of: str = "") -> Iterator[None]:
+        """Round a call that is made. What raises has done its work, too; what is cancelled has
+        not."""
         site = self._site
-        if site is None or (call, of) != (site.call, site.of):
-            return False
-        self._seen += 1
-        if self._seen != site.nth:
-            return False
-        if site.when == "before":
+        this = site is not None and (call, of) == (site.call, site.of) and self._counted(site)
+        if this and site.when == "before":
             die()
-        self._inside = site.when == "inside"
-        return True
+        self._inside = self._inside or (this and site.when == "inside")
+        try:
+            yield
+        except Exception:
+            if this and site.when == "after":
+                die()
+            raise
+        if this and site.when == "after":
+            die()
 
-    def leave(self, of_site: bool) -> None:
-        """A call has done its work; its caller does not know that yet."""
-        if of_site and self._site is not None and self._site.when == "after":
-            die()
+    def _counted(self, site: Site) -> bool:
+        self._seen += 1
+        return self._seen == site.nth
 
     def inside(self) -> bool:
         """Whether the call at hand is to die within; asked once."""
@@ -126,10 +131,8 @@ class Trapped:
             return getattr(self._target, name)
         call = f"{self._port.__name__}.{name}"
         if isinstance(vars(self._port)[name], property):
-            of_site = self._trap.enter(call, "")
-            value = getattr(self._target, name)
-            self._trap.leave(of_site)
-            return value
+            with self._trap.seeing(call):
+                return getattr(self._target, name)
         return seen(getattr(self._target, name), call, self._trap)
 
 
@@ -140,19 +143,15 @@ def seen(method: Callable[..., Any], call: str, trap: Trap) -> Callable[..., Any
 
         @functools.wraps(method)
         def called(*args: Any, **kwargs: Any) -> Any:
-            of_site = trap.enter(call, kind(*args, **kwargs))
-            value = method(*args, **kwargs)
-            trap.leave(of_site)
-            return value
+            with trap.seeing(call, kind(*args, **kwargs)):
+                return method(*args, **kwargs)
 
         return called
 
     @functools.wraps(method)
     async def awaited(*args: Any, **kwargs: Any) -> Any:
-        of_site = trap.enter(call, kind(*args, **kwargs))
-        value = await method(*args, **kwargs)
-        trap.leave(of_site)
-        return value
+        with trap.seeing(call, kind(*args, **kwargs)):
+            return await method(*args, **kwargs)
 
     return awaited
 
@@ -203,10 +202,8 @@ def set_inside(trap: Trap, store: Path) -> None:
 
     def rename(self: Path, target: Any) -> Path:
         place = "store" if Path(target).is_relative_to(store) else "spool"
-        of_site = trap.enter(RENAME, f"{place} {Path(target).suffix}")
-        moved = replace(self, target)
-        trap.leave(of_site)
-        return moved
+        with trap.seeing(RENAME, f"{place} {Path(target).suffix}"):
+            return replace(self, target)
 
     Path.replace = rename  # type: ignore[method-assign]
     shutil.rmtree = _remover(trap)  # type: ignore[assignment]
@@ -223,14 +220,14 @@ def _then_die(operation: Callable[[Any], T]) -> Callable[[Any], T]:
 
 def _remover(trap: Trap) -> Callable[..., None]:
     rmtree = shutil.rmtree
-    callers = {"_fresh_folder": "fresh", "_sweep": "sweep"}
 
     def remove(path: Path, ignore_errors: bool = False) -> None:
-        of_site = trap.enter(REMOVE, callers.get(sys._getframe(1).f_code.co_name, "release"))
-        if trap.inside():
-            next(Path(path).iterdir()).unlink()
-            die()
-        rmtree(path, ignore_errors=ignore_errors)
-        trap.leave(of_site)
+        if not Path(path).exists():
+            return
+        with trap.seeing(REMOVE):
+            if trap.inside():
+                next(Path(path).iterdir()).unlink()
+                die()
+            rmtree(path, ignore_errors=ignore_errors)
 
     return remove

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,18 @@ from ourvidz.ports import AssetStore, Executor, Part
 from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
 from scheduler.types import Fault, Phase
-from tests.crash.trap import Site, Trap, Trapped, set_inside, trapped_ports
+from tests.crash.trap import STEP, Site, Trap, Trapped, set_inside, trapped_ports
 
 HELD_PHASES = ("denoise", "generate")
 LOOK_SECONDS = 0.005
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once it holds. It is another process's, which has no other way to tell."""
+    while True:
+        if condition():
+            return
+        await anyio.sleep(LOOK_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +57,18 @@ class Order:
 
 
 class HoldingDevice(FakeDevice):
-    def __init__(self, hold: Path) -> None:
+    def __init__(self, hold: Path, trap: Trap) -> None:
         super().__init__()
         self._hold = hold
+        self._trap = trap
 
     async def pace(
         self, part: Part, phase: Phase, step: int, cancelled: anyio.Event
     ) -> Fault | None:
-        while phase.name in HELD_PHASES and self._hold.exists() and not cancelled.is_set():
-            await anyio.sleep(LOOK_SECONDS)
+        with self._trap.seeing(STEP, phase.name):
+            pass
+        if phase.name in HELD_PHASES:
+            await until(lambda: cancelled.is_set() or not self._hold.exists())
         return await super().pace(part, phase, step, cancelled)
 
 
@@ -95,7 +106,7 @@ def serve(order: Order) -> int:
     }
 
     def device(_: Any) -> Any:
-        return Trapped(HoldingDevice(order.hold), Executor, trap)
+        return Trapped(HoldingDevice(order.hold, trap), Executor, trap)
 
     def store(root: Path, concurrent_max: int) -> Any:
         return Trapped(ObservedStore(order.puts, root, concurrent_max), AssetStore, trap)

@@ -30,9 +30,9 @@ from ourvidz.adapters.receiver import Answer, Receiver
 from tests.crash.points import Point
 from tests.crash.scenes import (
     IMAGES,
-    LOOK_SECONDS,
     REFERENCE,
     SCENES,
+    SHORT_LEASE,
     TEXTS,
     VIDEOS,
     Kind,
@@ -40,14 +40,12 @@ from tests.crash.scenes import (
     Script,
 )
 from tests.crash.trap import Site
-from tests.crash.worker import Order, read_puts
+from tests.crash.worker import Order, read_puts, until
 
 # Nothing here takes so long; it turns a point that is never reached into a failure.
 LIMIT_SECONDS = 30
 QUEUES = (IMAGES, VIDEOS, TEXTS)
 LEASE_SECONDS = 60
-# Those who take over look for leases that have run out every half of this.
-SHORT_LEASE = {"intake.lease_seconds": 1.0, "intake.renew_seconds": 0.2}
 
 
 class Backend(Receiver):
@@ -154,8 +152,12 @@ class Play:
 
     def elements(self) -> int:
         if self.kind == "redis":
-            client = self.lane.redis.client
-            return int(client.hlen(HELD)) + sum(int(client.llen(queue)) for queue in QUEUES)
+            # At one moment: what is being claimed or put back is in one of the two places.
+            with self.lane.redis.client.pipeline(transaction=True) as pipeline:
+                pipeline.hlen(HELD)
+                for queue in QUEUES:
+                    pipeline.llen(queue)
+                return sum(map(int, pipeline.execute()))
         return int(self.ask("a", "SELECT count(*) FROM queue_items"))
 
     def dead_letters(self) -> int:
@@ -165,7 +167,9 @@ class Play:
 
     def ask(self, worker: str, select: str) -> Any:
         """Of a worker's database. What is asked for leaves the rest as it is."""
-        with closing(sqlite3.connect(self.root / worker / "ourvidz.db", timeout=LIMIT_SECONDS)) as c:
+        with closing(
+            sqlite3.connect(self.root / worker / "ourvidz.db", timeout=LIMIT_SECONDS)
+        ) as c:
             return c.execute(select).fetchone()[0]
 
     async def live(
@@ -239,8 +243,7 @@ class LiveStage:
             self.log.with_suffix(".script").write_text(repr(error))
 
     async def ready(self) -> None:
-        while b'"service_ready"' not in (self.log.read_bytes() if self.log.exists() else b""):
-            await anyio.sleep(LOOK_SECONDS)
+        await until(lambda: self.log.exists() and b'"service_ready"' in self.log.read_bytes())
 
     async def reported(self) -> None:
         backend = self.play.lane.backend
@@ -251,8 +254,7 @@ class LiveStage:
         await self.play.lane.backend.until(
             lambda _: jobs <= {c.job_id for c in self.play.calls() if c.terminal and c.accepted}
         )
-        while self.play.elements():
-            await anyio.sleep(LOOK_SECONDS)
+        await until(lambda: self.play.elements() == 0)
 
     def let_go(self) -> None:
         self.play.hold.unlink(missing_ok=True)
