@@ -33,6 +33,7 @@ from ourvidz.ports import (
     StoreRejected,
 )
 from ourvidz.service.events import Events
+from ourvidz.service.faults import refusal_of
 from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.pauses import asked, backoff
@@ -63,6 +64,7 @@ class Delivery:
     pending: int = 0
     parked: int = 0
     _held: dict[str, str | None] = field(default_factory=dict)
+    _refused: dict[str, list[str]] = field(default_factory=dict)
 
     async def recover(self, tasks: TaskGroup) -> None:
         """Go on with everything that an earlier process left undelivered. A job whose files are
@@ -89,6 +91,7 @@ class Delivery:
         """
         self.pending += 1
         self._held[job_id] = None
+        self._refused.setdefault(job_id, [])
         try:
             async for attempt in stamina.retry_context(on=self._broke, **backoff(self.callback)):
                 with attempt:
@@ -96,6 +99,7 @@ class Delivery:
                     self.alarms.silence(DELIVERY_BROKE)
         finally:
             self._held.pop(job_id, None)
+            self._refused.pop(job_id, None)
             self.pending -= 1
             self.room.notify()
 
@@ -119,11 +123,22 @@ class Delivery:
             await self._announce(answer, record)
         if record is not None:
             await self._release(record.spec.id)
+        else:
+            await self._bury(job_id)
 
     @property
     def claims(self) -> Mapping[str, str]:
         """Jobs by the claims that are held for their delivery."""
-        return {claim_id: job_id for job_id, claim_id in self._held.items() if claim_id}
+        refused = {claim: job_id for job_id, claims in self._refused.items() for claim in claims}
+        return refused | {claim: job_id for job_id, claim in self._held.items() if claim}
+
+    def refuse(self, job_id: str, claim_id: str) -> None:
+        """Hold an element of a refused payload until its answer is settled."""
+        self._refused.setdefault(job_id, []).append(claim_id)
+
+    def refusing(self, job_id: str) -> bool:
+        """Whether an answer to this id is on its way."""
+        return job_id in self._refused
 
     def adopt(self, job_id: UUID, claim_id: str) -> None:
         """The job, if it is being delivered, is held by this claim from here on."""
@@ -209,8 +224,24 @@ class Delivery:
         have come out of its queue once more, but not after its answer was settled."""
         record = await self.journal.get(job_id)
         if record is not None and record.claim_id is not None:
-            await self.source.acknowledge(record.claim_id)
+            await self.let_go(record, record.claim_id)
         await anyio.to_thread.run_sync(shutil.rmtree, self.spool / str(job_id), True)
+
+    async def let_go(self, record: JobRecord | None, claim_id: str) -> None:
+        """A job's element that is not needed any more goes for good, or to the dead letters."""
+        result = None if record is None else record.result
+        if result is None or result.dead_letter is None:
+            await self.source.acknowledge(claim_id)
+        else:
+            await self.source.dead_letter(claim_id, result.dead_letter)
+
+    async def _bury(self, job_id: str) -> None:
+        """A payload that is answered goes to the dead letters, every element of it."""
+        invalid = await self.journal.rejected(job_id)
+        claims = self._refused[job_id]
+        while claims and invalid is not None:
+            await self.source.dead_letter(claims[0], refusal_of(invalid))
+            del claims[0]
 
     def _publish_end(self, record: JobRecord) -> None:
         events = self.events.open(record.spec.id)

@@ -46,12 +46,12 @@ from ourvidz.service.active import ActiveJob, Roster, part_id
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.engine import Engine
-from ourvidz.service.faults import CANCELLED, JobFailed, settle_error
+from ourvidz.service.faults import CANCELLED, JobFailed, refusal_of, settle_error
 from ourvidz.service.health import JOB_DEFECT, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.produce import Production
 from ourvidz.service.progress import ProgressReporter
-from ourvidz.wire import Rules, parse
+from ourvidz.wire import Rules, job_key, parse
 from scheduler.messages import CancelRequested, JobArrived
 from scheduler.types import Outcome
 
@@ -103,15 +103,22 @@ class Flow:
             return await self._accept(claimed, parsed)
 
     async def _reject(self, claimed: Claimed, invalid: InvalidJob) -> str | None:
-        """Answer a payload that is no job; returns the id to deliver for, if it has one."""
-        reason = f"{invalid.error.code.value}: {invalid.error.message}"
+        """Answer a payload that is no job; returns the id to deliver for, if it has one. While its
+        answer is owed its elements are held: what another worker cannot find nobody would answer,
+        if this one were gone for good."""
+        reason = refusal_of(invalid)
         log.warning("job_invalid", job=invalid.id, queue=claimed.queue, reason=reason)
-        owed = False
         if invalid.id is not None:
-            body = self.delivery.invalid_body(invalid)
-            owed = await self.journal.reject(invalid, None, body)
+            key, body = job_key(invalid.id), self.delivery.invalid_body(invalid)
+            if await self.journal.reject(invalid, None, body):
+                self.delivery.refuse(key, claimed.claim_id)
+                return key
+            refused = await self.journal.rejected(key) is not None
+            if refused and self.delivery.refusing(key):
+                self.delivery.refuse(key, claimed.claim_id)
+                return None
         await self.source.dead_letter(claimed.claim_id, reason)
-        return invalid.id if owed else None
+        return None
 
     async def _accept(self, claimed: Claimed, spec: JobSpec) -> str | None:
         """Run the job unless it is known already; returns the id to deliver for."""
@@ -136,7 +143,7 @@ class Flow:
                 job.claimed = claimed
             self.delivery.adopt(spec.id, claimed.claim_id)
         if superseded is not None:
-            await self.source.acknowledge(superseded)
+            await self.delivery.let_go(await self.journal.get(spec.id), superseded)
 
     async def _live(self, claimed: Claimed, spec: JobSpec) -> str | None:
         # It was handed back a moment ago, and this is another element of it.
@@ -153,10 +160,10 @@ class Flow:
                 log.info("job_handed_back")
                 return None
             metrics = job.metrics()
-            result = replace(result, metrics=metrics)
+            given_up = job.exhausted and result.status == "failed"
+            letter = "its runs were cut off" if given_up else None
+            result = replace(result, metrics=metrics, dead_letter=letter)
             await self.journal.finish(spec.id, result, answer=job.stop != "backend")
-            if job.exhausted and result.status == "failed":
-                await self.source.dead_letter(job.claimed.claim_id, "its runs were cut off")
             log.info(
                 "job_ended",
                 status=result.status,

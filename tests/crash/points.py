@@ -116,7 +116,6 @@ ROWS: Sequence[Row] = (
     _rows("exhausted", "Journal.finish", "failed", whens=THROUGHOUT),
     _rows("exhausted", "JobSource.dead_letter", whens=THROUGHOUT),
     _rows("exhausted", "Notifier.notify", "failed"),
-    _rows("exhausted", "JobSource.acknowledge"),
     # Leases that are held, and handed back.
     _rows("held", "Notifier.notify", "processing"),
     _rows("held", "JobSource.renew", n=2, whens=THROUGHOUT),
