@@ -90,7 +90,7 @@ class Delivery:
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
         self.pending += 1
-        self._held[job_id] = None
+        self._held.setdefault(job_id, None)
         self._refused.setdefault(job_id, [])
         try:
             async for attempt in stamina.retry_context(on=self._broke, **backoff(self.callback)):
@@ -139,6 +139,11 @@ class Delivery:
     def refusing(self, job_id: str) -> bool:
         """Whether an answer to this id is on its way."""
         return job_id in self._refused
+
+    def hold(self, job_id: UUID, claim_id: str) -> None:
+        """The job has ended and is about to be delivered: there is no moment in between in which
+        nobody renews its lease."""
+        self._held[str(job_id)] = claim_id
 
     def adopt(self, job_id: UUID, claim_id: str) -> None:
         """The job, if it is being delivered, is held by this claim from here on."""

@@ -173,6 +173,7 @@ class Flow:
             )
             if result.error is not None:
                 log.warning("job_error", code=result.error.code.value, reason=result.error.message)
+            self.delivery.hold(spec.id, job.claimed.claim_id)
         return str(spec.id)
 
     async def _result(self, job: ActiveJob) -> JobResult | None:

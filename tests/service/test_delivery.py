@@ -16,7 +16,7 @@ from support.stage import Hold, StagedStore, SteppedDevice
 from support.turns import turns
 
 from ourvidz.adapters.receiver import Answer, Receiver
-from ourvidz.ports import Delivered, StoreRejected, StoreUnavailable
+from ourvidz.ports import Delivered, JobRecord, StoreRejected, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -185,6 +185,25 @@ async def test_the_element_is_held_until_the_answer_is_there(
         hold.release()
         await house.quiet()
         assert await house.elements() == 0
+
+
+async def test_the_element_is_held_between_the_end_and_the_delivery(
+    open_house: OpenHouse,
+) -> None:
+    hold = Hold()
+    async with open_house(**QUIET) as house:
+        get = house.service.journal.get
+
+        async def held_up(id_: UUID) -> JobRecord | None:
+            await hold.wait()
+            return await get(id_)
+
+        house.service.journal.get = held_up  # type: ignore[method-assign]
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        assert list(house.service.leases.held().values()) == [job_id("a")]
+        hold.release()
+        await house.quiet()
 
 
 async def test_a_newer_claim_holds_what_is_being_delivered(open_house: OpenHouse) -> None:
