@@ -23,17 +23,16 @@ from tests.crash.world import Outcome
 # Ports that no job passes through.
 ASIDE = {"clock", "measurements", "versions", "recorder"}
 # One of each sort of death: in a transaction, between two files, with the other side knowing more
-# than we do, while stopping, while starting.
+# than we do, between two parts, while stopping.
 SAMPLE: tuple[tuple[str, str, str, int, When, Kind, Mode], ...] = (
     ("images", "JobSource.claim", "sdxl_queue", 1, "after", "redis", "other"),
     ("images", "Journal.accept", "", 1, "inside", "embedded", "same"),
     ("images", "rename", "spool .png", 2, "after", "embedded", "same"),
     ("images", "AssetStore.put", "image/webp", 1, "after", "redis", "other"),
     ("chain", "Executor.execute", "start 0/0", 1, "after", "embedded", "same"),
-    ("video", "Journal.finish", "completed", 1, "inside", "embedded", "same"),
     ("text", "Notifier.notify", "completed", 1, "after", "redis", "other"),
     ("drain", "Journal.requeue", "", 1, "after", "embedded", "same"),
-    ("rendered", "Journal.uploaded", "", 1, "inside", "embedded", "same"),
+    ("images", "Journal.uploaded", "", 1, "inside", "embedded", "same"),
 )
 
 
