@@ -64,7 +64,6 @@ class Delivery:
     pending: int = 0
     parked: int = 0
     _held: dict[str, str | None] = field(default_factory=dict)
-    _refused: dict[str, list[str]] = field(default_factory=dict)
 
     async def recover(self, tasks: TaskGroup) -> None:
         """Go on with everything that an earlier process left undelivered. A job whose files are
@@ -91,7 +90,6 @@ class Delivery:
         """
         self.pending += 1
         self._held.setdefault(job_id, None)
-        self._refused.setdefault(job_id, [])
         try:
             async for attempt in stamina.retry_context(on=self._broke, **backoff(self.callback)):
                 with attempt:
@@ -99,7 +97,6 @@ class Delivery:
                     self.alarms.silence(DELIVERY_BROKE)
         finally:
             self._held.pop(job_id, None)
-            self._refused.pop(job_id, None)
             self.pending -= 1
             self.room.notify()
 
@@ -129,26 +126,20 @@ class Delivery:
     @property
     def claims(self) -> Mapping[str, str]:
         """Jobs by the claims that are held for their delivery."""
-        refused = {claim: job_id for job_id, claims in self._refused.items() for claim in claims}
-        return refused | {claim: job_id for job_id, claim in self._held.items() if claim}
+        return {claim_id: job_id for job_id, claim_id in self._held.items() if claim_id}
 
-    def refuse(self, job_id: str, claim_id: str) -> None:
-        """Hold an element of a refused payload until its answer is settled."""
-        self._refused.setdefault(job_id, []).append(claim_id)
+    def hold(self, job_id: str, claim_id: str) -> None:
+        """What has ended, or was refused, and is about to be delivered: there is no moment in
+        between in which nobody renews its lease."""
+        self._held[job_id] = claim_id
 
-    def refusing(self, job_id: str) -> bool:
-        """Whether an answer to this id is on its way."""
-        return job_id in self._refused
-
-    def hold(self, job_id: UUID, claim_id: str) -> None:
-        """The job has ended and is about to be delivered: there is no moment in between in which
-        nobody renews its lease."""
-        self._held[str(job_id)] = claim_id
-
-    def adopt(self, job_id: UUID, claim_id: str) -> None:
-        """The job, if it is being delivered, is held by this claim from here on."""
-        if str(job_id) in self._held:
-            self._held[str(job_id)] = claim_id
+    def adopt(self, job_id: str, claim_id: str) -> str | None:
+        """What is being delivered is held by this claim from here on. Returns the claim that it
+        does not need any more: its earlier one, or this one where nothing is being delivered."""
+        if job_id not in self._held:
+            return claim_id
+        earlier, self._held[job_id] = self._held[job_id], claim_id
+        return earlier
 
     async def _record(self, job_id: str) -> JobRecord | None:
         """The job's row; ``None`` for a payload that never became a job."""
@@ -241,12 +232,13 @@ class Delivery:
             await self.source.dead_letter(claim_id, result.dead_letter)
 
     async def _bury(self, job_id: str) -> None:
-        """A payload that is answered goes to the dead letters, every element of it."""
+        """A payload that is answered goes to the dead letters, also if another claim takes over its
+        element meanwhile."""
         invalid = await self.journal.rejected(job_id)
-        claims = self._refused[job_id]
-        while claims and invalid is not None:
-            await self.source.dead_letter(claims[0], refusal_of(invalid))
-            del claims[0]
+        while invalid is not None and (claim_id := self._held[job_id]) is not None:
+            await self.source.dead_letter(claim_id, refusal_of(invalid))
+            if self._held[job_id] == claim_id:
+                self._held[job_id] = None
 
     def _publish_end(self, record: JobRecord) -> None:
         events = self.events.open(record.spec.id)

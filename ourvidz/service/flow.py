@@ -104,20 +104,20 @@ class Flow:
 
     async def _reject(self, claimed: Claimed, invalid: InvalidJob) -> str | None:
         """Answer a payload that is no job; returns the id to deliver for, if it has one. While its
-        answer is owed its elements are held: what another worker cannot find nobody would answer,
-        if this one were gone for good."""
+        answer is owed its newest element is held: what another worker cannot find nobody would
+        answer, if this one were gone for good."""
         reason = refusal_of(invalid)
         log.warning("job_invalid", job=invalid.id, queue=claimed.queue, reason=reason)
+        left: str | None = claimed.claim_id
         if invalid.id is not None:
             key, body = job_key(invalid.id), self.delivery.invalid_body(invalid)
             if await self.journal.reject(invalid, None, body):
-                self.delivery.refuse(key, claimed.claim_id)
+                self.delivery.hold(key, claimed.claim_id)
                 return key
-            refused = await self.journal.rejected(key) is not None
-            if refused and self.delivery.refusing(key):
-                self.delivery.refuse(key, claimed.claim_id)
-                return None
-        await self.source.dead_letter(claimed.claim_id, reason)
+            if await self.journal.rejected(key) is not None:
+                left = self.delivery.adopt(key, claimed.claim_id)
+        if left is not None:
+            await self.source.dead_letter(left, reason)
         return None
 
     async def _accept(self, claimed: Claimed, spec: JobSpec) -> str | None:
@@ -141,7 +141,7 @@ class Flow:
             job = self.roster.get(spec.id)
             if job is not None:
                 job.claimed = claimed
-            self.delivery.adopt(spec.id, claimed.claim_id)
+            self.delivery.adopt(str(spec.id), claimed.claim_id)
         if superseded is not None:
             await self.delivery.let_go(await self.journal.get(spec.id), superseded)
 
@@ -173,7 +173,7 @@ class Flow:
             )
             if result.error is not None:
                 log.warning("job_error", code=result.error.code.value, reason=result.error.message)
-            self.delivery.hold(spec.id, job.claimed.claim_id)
+            self.delivery.hold(str(spec.id), job.claimed.claim_id)
         return str(spec.id)
 
     async def _result(self, job: ActiveJob) -> JobResult | None:
