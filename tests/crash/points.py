@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.crash.scenes import SCENES, Kind, Mode
-from tests.crash.trap import REMOVE, RENAME, STEP, Site, When
+from tests.crash.trap import ANY, REMOVE, RENAME, STEP, Site, When
 
 OUTSIDE: tuple[When, ...] = ("before", "after")
 THROUGHOUT: tuple[When, ...] = ("before", "inside", "after")
@@ -35,6 +35,11 @@ def _rows(scene: str, call: str, *of: str, n: int = 1, whens: Sequence[When] = O
     """Every one of ``n`` calls of each kind."""
     return scene, call, of or ("",), n, whens
 
+
+# A crowd of jobs makes more calls than these, in an order that is not always the same: it is killed
+# at every eleventh of them, whatever that is.
+CROWD_CALLS = 370
+CROWD = range(11, CROWD_CALLS, 11)
 
 ROWS: Sequence[Row] = (
     # Claim, accept, admit.
@@ -157,6 +162,9 @@ ROWS: Sequence[Row] = (
 
 def points() -> Iterator[Point]:
     """Every one of them, in the ways in which what it cuts off is put right."""
+    for nth in CROWD:
+        site = Site(ANY, nth=nth, when=OUTSIDE[nth % 2])
+        yield from (Point("crowd", site, *way) for way in SCENES["crowd"].ways)
     for scene, call, kinds, count, whens in ROWS:
         for of in kinds:
             for nth in range(1, count + 1):

@@ -96,14 +96,15 @@ async def _begun(http: httpx.AsyncClient, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """``elements`` lie in their queues at the start; ``submitted`` jobs come by the API. ``script``
+    """``elements`` lie in their queues at the start, those with ``malformed`` ids among them;
+    ``submitted`` jobs come by the API. ``script``
     is what happens to the worker that is to die, ``after`` to those that come later. ``first`` is
     where a worker has died before. ``refusals`` answer the first terminal callbacks. ``dead`` are
     the dead letters that there must be in the end."""
 
     elements: Sequence[tuple[str, Mapping[str, Any]]] = ()
     submitted: Sequence[str] = ()
-    malformed: bool = False
+    malformed: frozenset[str] = frozenset()
     script: Script = deliver
     after: Script = deliver
     first: Site | None = None
@@ -116,7 +117,7 @@ class Scene:
     @property
     def pushed(self) -> list[Push]:
         ids = [*(element.get("id") for _, element in self.elements), *map(job_id, self.submitted)]
-        return [Push(each, self.malformed) for each in ids]
+        return [Push(each, each is None or each in self.malformed) for each in ids]
 
     @property
     def jobs(self) -> frozenset[str]:
@@ -141,8 +142,22 @@ SCENES: Mapping[str, Scene] = {
     "video": Scene([(VIDEOS, payload("a", "wan_generate"))]),
     "malformed": Scene(
         [(IMAGES, payload("a", steps=9999)), (IMAGES, {"prompt": "a pear"})],
-        malformed=True,
+        malformed=frozenset({job_id("a")}),
         dead=2,
+    ),
+    # Jobs of every kind at once.
+    "crowd": Scene(
+        [
+            *((IMAGES, payload(name, batch_size=2)) for name in "abc"),
+            (IMAGES, payload("d", enhance="base")),
+            (IMAGES, payload("a", batch_size=2)),
+            (IMAGES, payload("bad", steps=9999)),
+            *((TEXTS, payload(name, "chat")) for name in "efg"),
+            (VIDEOS, payload("h", "wan_generate")),
+        ],
+        malformed=frozenset({job_id("bad")}),
+        dead=1,
+        flags={"device.budget_bytes": 20000},
     ),
     "twice": Scene([(IMAGES, ONE), (IMAGES, ONE)], flags={"callback.progress": False}),
     "conflict": Scene([(IMAGES, ONE), (IMAGES, payload("a", prompt="two"))], dead=1, ways=ALONE),

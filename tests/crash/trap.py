@@ -44,7 +44,7 @@ PORTS: Mapping[str, type] = {
     "references": References,
     "admission": Admission,
 }
-RENAME, REMOVE, STEP = "rename", "remove", "step"
+RENAME, REMOVE, STEP, ANY = "rename", "remove", "step", "any call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Site:
     """The ``nth`` call of ``Port.method`` that is of one kind, and when in it: ``inside`` is within
     its first transaction, before that is committed; or in a folder's removal, when one entry is
     gone. Beside the ports' methods there are ``RENAME``, which ends a file's writing, ``REMOVE`` of
-    a folder that is there, and ``STEP`` of a run."""
+    a folder that is there, and ``STEP`` of a run; ``ANY`` counts all of these together."""
 
     call: str
     of: str = ""
@@ -84,17 +84,18 @@ class Trap:
 
     @contextmanager
     def seeing(self, call: str, of: str = "") -> Iterator[None]:
-        """Round a call that is made. What raises has done its work, too; what is cancelled has
-        not."""
+        """Round a call that is made. What raises has done its work, too; what is cancelled has not,
+        which is no matter where any call will do."""
         site = self._site
-        this = site is not None and (call, of) == (site.call, site.of) and self._counted(site)
+        meant = site is not None and (site.call == ANY or (call, of) == (site.call, site.of))
+        this = meant and self._counted(site)
         if this and site.when == "before":
             die()
         self._inside = self._inside or (this and site.when == "inside")
         try:
             yield
-        except Exception:
-            if this and site.when == "after":
+        except BaseException as error:
+            if this and site.when == "after" and (site.call == ANY or isinstance(error, Exception)):
                 die()
             raise
         if this and site.when == "after":
