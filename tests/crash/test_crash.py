@@ -106,6 +106,13 @@ def outcome(*calls: Call, put: Put = GOOD_PUT, killed: bool = True, **more: Any)
 EXPECTED = outcome(end()).results
 
 
+def test_a_scene_that_fails_by_itself_proves_nothing() -> None:
+    summary = Summary()
+    assert summary.skip(["1 elements are left"]) == ["undisturbed, 1 elements are left"]
+    assert not summary.good
+    assert orjson.loads(summary.line())["other"] == 1
+
+
 @pytest.mark.parametrize(
     ("found", "counted"),
     [
