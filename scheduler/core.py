@@ -199,7 +199,7 @@ class Scheduler:
         the one that needs most must go, or all would wait for ever."""
         index = self._index
         begun = index.begun
-        while begun and not index.runs and not any(index.fits(job) for job in begun.values()):
+        while begun and not any(index.fits(job) for job in begun.values()):
             job = max(begun.values(), key=lambda j: (j.carried + j.run_bytes[j.phase], j.id))
             others = sum(j.carried for j in begun.values()) - job.carried
             detail = (
@@ -287,9 +287,8 @@ class Scheduler:
                     f"cannot go, the budget is {self._budget.device_bytes} ({failure.detail})"
                 )
             self._settle(target, Outcome.FAILED, fault, detail)
-        if failure.permanent:
-            for job in list(self._index.waiting()):
-                self._settle_if_doomed(job)
+        for job in list(self._index.waiting()):
+            self._settle_if_doomed(job)
 
     # Runs -----------------------------------------------------------------------------------------
 

@@ -102,8 +102,6 @@ class Index:
         """A run has ended: its working bytes are free, its job is between park and remove."""
         del self.runs[run.lease.id]
         self.ledger.device.release(_run(run))
-        for name in run.job.components[run.job.phase]:
-            self.residencies[name].touch(self.now)
 
     def carry(self, job: Job, size: int) -> None:
         """A begun job's state has this size now. What finds no room is owed, see ``repay``."""

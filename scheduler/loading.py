@@ -68,7 +68,7 @@ class Loading:
             r for r in self._index.residencies.values() if r.tier in (Tier.STAGING, Tier.LOADING)
         ]
 
-    def issue(self, move: Move, owner: str, *, ahead: bool = False) -> None:
+    def issue(self, move: Move, owner: str, *, ahead: bool) -> None:
         """``ahead``: it is brought in for later, and may be called off."""
         residency = self._index.residencies[move.component]
         self._index.move(residency, _ISSUED[type(move)], owner, ahead=ahead)
@@ -83,18 +83,15 @@ class Loading:
             return None
         if isinstance(event, m.StageFailed | m.LoadFailed):
             return self._failed(residency, event, now)
-        if isinstance(event, m.Unstaged) and residency.failure is not None:
-            tier = Tier.FAILED
-        if isinstance(event, m.StageSucceeded | m.LoadSucceeded):
-            residency.failures = 0
-        self._index.move(residency, tier)
+        residency.failures = 0
+        failed = residency.failure is not None  # and its master was unstaged for room
+        self._index.move(residency, Tier.FAILED if failed else tier)
         return Ended(residency)
 
     def _aborted(self, residency: Residency) -> Ended | None:
-        back = _ABORTED.get(residency.tier)
-        if back is None or not residency.aborting:
+        if not residency.aborting:
             return None
-        self._index.move(residency, back)
+        self._index.move(residency, _ABORTED[residency.tier])
         return Ended(residency)
 
     def _failed(

@@ -54,8 +54,7 @@ class SharedRun:
     def join(self, member: Member, now: float) -> None:
         """Take part from the next boundary on."""
         self._joining.append(member)
-        if self._join_at is None:
-            self._join_at = self.reached(now) + 1
+        self._join_at = self.reached(now) + 1
 
     def pause(self, lease: Lease, now: float) -> None:
         """At the next boundary after now; one that has not come in yet pauses before it begins."""

@@ -106,9 +106,8 @@ class _Projection:
         if group is not None:
             group.start = 0.0
             return group.seconds(job)
-        if job.sharing is not None and len(self._index.runs) > 1:
-            return job.phase_seconds * job.sharing.factor(self._units)
-        return job.phase_seconds
+        sharing = job.sharing
+        return job.phase_seconds * (1.0 if sharing is None else sharing.factor(self._units))
 
     def add(self, job: Job) -> None:
         position = len(self.found) - len(self._index.runs) + 1

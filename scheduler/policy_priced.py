@@ -12,8 +12,9 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
    2a. seconds left to run, and to set up what is not on the device, over the weight of its class;
    2b. less ``discount`` of its work, up to ``discount_seconds_max``, while it must begin within
        ``margin_seconds`` to meet its deadline. What is sure to be late is not urgent any more;
-   2c. less a second for each ``ageing_seconds`` of waiting, and ``late_ageing`` seconds for each
-       second past its deadline, in slices;
+   2c. more by a second for each ``ageing_seconds`` by which it came later, which is what waiting
+       takes off all others; less ``late_ageing`` seconds for each second past its deadline, in
+       slices;
    2d. more by ``turn_seconds`` for each job of the same user and kind that it found waiting.
 3. While a run lasts, everyone in it is paused for the best job if everyone gives way to it. They
    keep the places in which they were chosen, less the work that will be done at the boundary at
@@ -31,26 +32,26 @@ A waiting job's *key* is ``(tier, score, arrival, id)``; the lowest goes. Scores
    4c. where 4b would pay for a job that is a phase behind, that job goes first.
 5. Components are brought in ahead for those that run, then for the best of those that wait.
 
-Jobs that need a component that has failed are passed over. All scores of a lane fall alike with
-time, and a run's as it goes on, so that a decision to wait stands until something happens, a
+Jobs that need a component that has failed are passed over. Between two events no score changes but
+a run's, which falls as it goes on: so a decision to wait stands until something happens, a
 ``Place`` runs out, or ``wake``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
 from scheduler.policy import WAIT, Decision, Place
-from scheduler.types import PolicySettings
+from scheduler.types import PolicySettings, Sharing
 from scheduler.view import JobView, View
 
 _ORDINARY, _LAST = range(2)
 # Of the keys, 1a to 1c.
 _LAST_TIER, _SHARE_TIER, _ORDINARY_TIER = range(3)
-# Lateness counts in slices, for all scores of a lane must fall alike between two events.
+# Lateness counts in slices, for no score may change between two events.
 _LATE_SLICE_SECONDS = 5.0
 # A user's further jobs do not fall back for ever: beyond this they stand in line as before.
 _TURNS_MAX = 8
@@ -75,7 +76,8 @@ class PricedWork:
         last = demand.arrival + settings.wait_seconds_max
         if now >= last:  # 1a
             return Place(demand.arrival, _LAST)
-        rank = job.remaining_seconds / job.weight + demand.arrival / settings.ageing_seconds
+        rank = job.remaining_seconds / job.weight  # 2a
+        rank += demand.arrival / settings.ageing_seconds  # 2c
         rank += settings.turn_seconds * min(job.turn, _TURNS_MAX)  # 2d
         place = Place(rank, _ORDINARY, last)
         deadline = demand.deadline
@@ -85,7 +87,7 @@ class PricedWork:
         job = self._best(view, now)
         running = view.running
         if job is not None and all(view.pausing(run) for run in running):
-            return self._taken(self._gathered(job, view))
+            return replace(self._taken(self._gathered(job, view)), preempt=bool(running))
         if job is not None and self._gives_way(job, view, now):  # 3
             return replace(self._taken(job), preempt=True)
         if not self._settings.prefetch:
@@ -102,7 +104,8 @@ class PricedWork:
             return ()
         others = self._welcome(view.sharers(job), view)
         if not sharing.mid_phase:
-            return () if view.running else self._paying(job, others, view)  # 4b
+            pays = self._settings.share_images and not view.running
+            return _paying(sharing, others, view.waiting_count) if pays else ()  # 4b
         if not self._settings.share_texts:
             return ()
         return _joining(sharing.key, others, view) if view.running else others  # 4a
@@ -150,7 +153,6 @@ class PricedWork:
     def _key_of(self, job: JobView, rank: float, view: View, now: float) -> _Key:
         tier = self._tier(job.lane, job.demand.kind, view, now)
         score = rank + self._setup(job.needs, view) / job.weight
-        score -= now / self._settings.ageing_seconds  # 2c
         return tier, score, job.demand.arrival, job.id
 
     def _tier(self, lane: int, kind: str, view: View, now: float) -> int:
@@ -187,10 +189,9 @@ class PricedWork:
     def _best_head(self, view: View, now: float) -> JobView | None:
         best: tuple[_Key, JobView] | None = None
         joined = self._joined(view)
-        aged = now / self._settings.ageing_seconds
         for group in view.groups():
             tier = self._tier(group.lane, group.kind, view, now)
-            beside = self._setup(group.needs, view) / group.weight - aged
+            beside = self._setup(group.needs, view) / group.weight
             for job in islice(group.jobs(), _LOOKS_MAX):
                 key = tier, job.rank + beside, job.demand.arrival, job.id
                 if best is not None and key >= best[0]:
@@ -241,34 +242,32 @@ class PricedWork:
         sharing = job.sharing
         if sharing is None or sharing.mid_phase or not self._settings.share_images:
             return job
-        beside = list(self._paying(job, self._welcome(view.sharers(job), view), view))
+        others = self._welcome(view.sharers(job), view)
+        beside = list(_paying(sharing, others, view.waiting_count))
         followers = self._welcome(view.followers(job), view)
         behind = (j for j in followers if not view.blocked(j.needs) and view.admits(j))
-        return next(self._paying(job, behind, view, beside), job)  # 4c
+        return next(_paying(sharing, behind, view.waiting_count, beside), job)  # 4c
 
-    def _paying(
-        self, job: JobView, others: Iterator[JobView], view: View, beside: Iterable[JobView] = ()
-    ) -> Iterator[JobView]:
-        """Who of ``others`` should begin together with ``job`` and those ``beside`` it."""
-        sharing = job.sharing
-        if sharing is None or not self._settings.share_images:
+
+def _paying(
+    sharing: Sharing, others: Iterator[JobView], waiting: int, beside: Sequence[JobView] = ()
+) -> Iterator[JobView]:
+    """Who of ``others`` should begin together with one that shares so and those ``beside`` it, all
+    among so many who wait. What a run takes is counted in what a unit takes alone."""
+    exponent = sharing.exponent
+    units = sharing.units + sum(_units(j) for j in beside)
+    members = 1 + len(beside)
+    for other in others:
+        if units >= sharing.units_max:
             return
-        units = sharing.units + sum(_units(j) for j in beside)
-        members = 1 + sum(1 for _ in beside)
-        single = job.phase_seconds / sharing.units**sharing.exponent
-        for other in others:
-            more = _units(other, phases=2)
-            if units >= sharing.units_max:
-                return
-            if units + more > sharing.units_max:
-                continue
-            alone = single * more**sharing.exponent
-            before = single * units**sharing.exponent
-            together = single * (units + more) ** sharing.exponent
-            saved = (before + alone - together) * (view.waiting_count - members)
-            if saved > (together - before) * members:
-                units, members = units + more, members + 1
-                yield other
+        more = _units(other, phases=2)
+        if units + more > sharing.units_max:
+            continue
+        alone, before, together = more**exponent, units**exponent, (units + more) ** exponent
+        saved = (before + alone - together) * (waiting - members)
+        if saved > (together - before) * members:
+            units, members = units + more, members + 1
+            yield other
 
 
 def _last(view: View) -> Iterator[JobView]:

@@ -114,12 +114,7 @@ class Residency:
 
     def use(self, now: float) -> None:
         """A run begins with it."""
-        self.touch(now)
-        self.uses += 1.0
-
-    def touch(self, now: float) -> None:
-        """A run that used it has ended."""
-        self.uses, self.last_used = self.worth(now), now
+        self.uses, self.last_used = self.worth(now) + 1.0, now
 
     def worth(self, now: float) -> float:
         """How often it was used of late: an hour halves a use's weight."""

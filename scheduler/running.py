@@ -28,7 +28,7 @@ class Running:
         # Alone, the estimate has proved wrong: the run gets all there is.
         working = index.ledger.device.free if job.alone else job.current.working_bytes
         company = self._company(job)
-        runs = [self._begin(job, number, working), *self._take(job, company, number)]
+        runs = [self._begin(job, number, working), *self._take(company, number)]
         for run in runs:
             self._say(_command(run, len(runs)))
 
@@ -41,7 +41,7 @@ class Running:
             return
         if any(run.pausing for run in runs):
             return
-        for run in self._take(leader, self._company(leader), runs[0].number):
+        for run in self._take(self._company(leader), runs[0].number):
             self._say(_command(run, 1))
 
     def pause(self) -> None:
@@ -64,20 +64,17 @@ class Running:
         named = self._policy.company(job, index, index.now)
         return [index.jobs[view.id] for view in islice(named, sharing.units_max)]
 
-    def _take(self, leader: Job, company: Iterable[Job], number: int) -> list[Run]:
-        """Begin those of the company for whom there is room beside the leader, in order."""
-        index, sharing = self._index, leader.sharing
-        if sharing is None:
-            return []
+    def _take(self, company: Iterable[Job], number: int) -> list[Run]:
+        """Begin those of the company for whom there is room beside who runs, in order."""
+        index = self._index
         units = sum(run.job.sharing.units for run in index.runs.values() if run.job.sharing)
         taken = []
         for job in company:
-            other = job.sharing
-            if other is None or units + other.units > sharing.units_max:
+            sharing, working = job.sharing, job.current.working_bytes
+            if sharing is None or units + sharing.units > sharing.units_max:
                 continue
-            working = job.current.working_bytes
             if working <= index.ledger.device.free and index.admits(job):
-                units += other.units
+                units += sharing.units
                 taken.append(self._begin(job, number, working))
         return taken
 

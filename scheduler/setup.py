@@ -65,7 +65,7 @@ class SetUp:
         residencies = self._index.residencies
         for name in job.components[phase]:
             residency = residencies[name]
-            if residency.on_device or residency.in_flight or residency.failure is not None:
+            if residency.tier not in (Tier.ABSENT, Tier.STAGED):
                 continue
             if residency.size <= self._slack():
                 self._issue(bring_in(Want((name,), 0), self._shelf()), job, ahead=True)

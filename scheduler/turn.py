@@ -35,7 +35,7 @@ class Turn:
     def forget_if_crowded_out(self) -> None:
         """The run that the target was chosen to preempt may have left more state than was
         claimed."""
-        if self.job is not None and not self._index.runs and not self._index.admits(self.job):
+        if self.job is not None and not self._index.admits(self.job):
             self.job = None
 
     def clear(self) -> None:

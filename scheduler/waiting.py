@@ -98,11 +98,11 @@ class Waiting:
 
     def followers(self, job: Job) -> Iterator[Job]:
         """Those whose next phase could share a run of this one's current one."""
-        key = _share_key(job, job.phase)
-        return self._others(job, None if key is None else ("next", key))
+        return self._others(job, ("next", _share_key(job, job.phase)))
 
     def _others(self, job: Job, key: Hashable) -> Iterator[Job]:
-        entries: Sequence[_Entry] = self._shared.get(key, ()) if key is not None else ()
+        """Nobody is entered under ``None``, the key of those who must run alone."""
+        entries: Sequence[_Entry] = self._shared.get(key, ())
         return (entry[4] for entry in entries if entry[4] is not job)
 
     def _valid(self, turn: tuple[float, int, Job]) -> bool:

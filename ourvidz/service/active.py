@@ -16,7 +16,7 @@ from ourvidz.ports import Claimed
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.signal import Signal
 from scheduler.messages import Settle
-from scheduler.types import Phase
+from scheduler.types import Lease, Phase
 
 # Who wants the job stopped: a caller of the API, the backend, or a drain that hands it back.
 StopReason = Literal["api", "backend", "drain"]
@@ -211,6 +211,11 @@ class Roster:
     def of_part(self, part: str) -> ActiveJob | None:
         """The part's job, unless it has been torn down before the scheduler was done with it."""
         return self._jobs.get(job_of(part))
+
+    def step(self, lease: Lease) -> int:
+        """The steps of the leased phase that are known to be done."""
+        job = self.of_part(lease.job)
+        return job.step if job is not None and job.phase == lease.phase else 0
 
     def __len__(self) -> int:
         return len(self._jobs)

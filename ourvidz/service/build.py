@@ -34,6 +34,7 @@ from ourvidz.service.health import RECORDING_STOPPED, Alarms, Heartbeat
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
+from ourvidz.service.paces import Paces
 from ourvidz.service.produce import Production
 from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.runs import Runs
@@ -164,9 +165,11 @@ def _runs(ports: Ports, shared: _Shared) -> Runs:
         estimates=shared.estimates,
         calibration=shared.calibration,
         company=Company(),
+        paces=Paces(shared.roster.step),
         watch=shared.watch,
         metrics=shared.metrics,
         alarms=shared.alarms,
+        clock=ports.clock,
         meter=ports.executor if isinstance(ports.executor, PeakMeter) else None,
     )
 

@@ -3,6 +3,7 @@
 A step's seconds are those of steps that did the same, if there were any; else those of the same
 kind of step at other sizes, in proportion; else the plan's. The seconds of a phase are its steps'
 together; a text's steps are as many as texts of its purpose had, but not more than it may have.
+How much slower steps are that several share is learned where a step alone is known.
 Models are told apart by their components' names, bytes and number format, measurements by the
 versions of software and device.
 """
@@ -20,11 +21,14 @@ from ourvidz.ports import Measurements
 from ourvidz.service.samples import Samples, quantile
 from ourvidz.service.shapes import open_ended, shape_of
 from ourvidz.service.signal import Signal
-from scheduler.types import Phase
+from scheduler.types import Phase, Sharing
 
 log = structlog.get_logger()
 
 Quantiles = tuple[float, float]
+
+# A step of ours may have met somebody else's burst.
+_EXPONENTS_MIN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,18 @@ class Estimates:
         Working bytes are only ever raised above the plan's, and not beyond what the device has
         beside the weights: what has run before is not refused for what was learned from it.
         """
-        bytes_ = self._working_bytes(work, phase)
+        phase = replace(
+            phase,
+            working_bytes=self._working_bytes(work, phase),
+            sharing=self._sharing(work, phase),
+        )
         steps = self._step_seconds(work, phase)
         if not steps:
-            return replace(phase, working_bytes=bytes_)
+            return phase
         counts = self._step_counts(work, phase)
         totals = [count * seconds for count in counts for seconds in steps]
         return replace(
             phase,
-            working_bytes=bytes_,
             seconds=quantile(totals, 0.5),
             seconds_p90=quantile(totals, 0.9),
             steps_expected=math.ceil(quantile(counts, 0.5)) if open_ended(work) else None,
@@ -93,6 +100,16 @@ class Estimates:
         shape, each = shape_of(work, phase), seconds / steps
         self._samples.add(self._name("step", phase, shape.name), each)
         self._samples.add(self._name("pixel", phase, shape.kind), each / shape.size)
+        self._learned.notify()
+
+    def shared(self, work: Work, phase: Phase, units: int, step_seconds: float) -> None:
+        """A step of so many units together, the phase's among them, took so long."""
+        alone = self._samples.values(self._name("step", phase, shape_of(work, phase).name))
+        if phase.sharing is None or not alone or step_seconds <= 0.0:
+            return
+        growth = step_seconds / quantile(alone, 0.5)
+        exponent = math.log(growth) / math.log(units / phase.sharing.units)
+        self._samples.add(self._exponent(work, phase), min(1.0, max(0.0, exponent)))
         self._learned.notify()
 
     def ended(self, work: Work, phase: Phase, steps: int) -> None:
@@ -151,6 +168,16 @@ class Estimates:
         name = self._name("steps", phase, shape_of(work, phase).name)
         bound = max(1, phase.steps)
         return [min(bound, count) for count in self._samples.values(name)] or [bound]
+
+    def _sharing(self, work: Work, phase: Phase) -> Sharing | None:
+        """As planned, with the exponent that was seen, once it was seen more than by chance."""
+        seen = self._samples.values(self._exponent(work, phase))
+        if phase.sharing is None or len(seen) < _EXPONENTS_MIN:
+            return phase.sharing
+        return replace(phase.sharing, exponent=quantile(seen, 0.5))
+
+    def _exponent(self, work: Work, phase: Phase) -> str:
+        return self._name("exponent", phase, shape_of(work, phase).kind)
 
     def _working_bytes(self, work: Work, phase: Phase) -> int:
         missing = self._samples.values(self._missing(work, phase))

@@ -8,7 +8,7 @@ import structlog
 
 from ourvidz.errors import DeviceFailed
 from ourvidz.jobs import JobState
-from ourvidz.ports import JobSource, Journal, PeakMeter
+from ourvidz.ports import Clock, JobSource, Journal, PeakMeter
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.calibration import Calibration
 from ourvidz.service.company import Company, Stretch
@@ -17,6 +17,7 @@ from ourvidz.service.engine import Move
 from ourvidz.service.estimates import Estimates
 from ourvidz.service.health import COMPONENT_FAILED, Alarms
 from ourvidz.service.metrics import Metrics
+from ourvidz.service.paces import Pace, Paces
 from ourvidz.service.shapes import open_ended
 from scheduler.messages import (
     Aborted,
@@ -51,9 +52,11 @@ class Runs:
     estimates: Estimates
     calibration: Calibration
     company: Company
+    paces: Paces
     watch: DeviceWatch
     metrics: Metrics
     alarms: Alarms
+    clock: Clock
     meter: PeakMeter | None
 
     async def before_run(self, lease: Lease) -> None:
@@ -63,11 +66,15 @@ class Runs:
             await self.source.count_attempt(job.claimed.claim_id)
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
+        phase = None if job is None else job.phases[job.part][lease.phase]
         self.company.run_began(lease)
-        self.watch.run_began(lease, None if job is None else job.phases[job.part][lease.phase])
+        units = 1 if phase is None or phase.sharing is None else phase.sharing.units
+        self._learn_shared(self.paces.run_began(lease, units, self.clock.monotonic()))
+        self.watch.run_began(lease, phase)
 
     def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
         self.watch.run_ended(lease)
+        self._learn_shared(self.paces.run_ended(lease, self.clock.monotonic()))
         job = self.roster.of_part(lease.job)
         reached = 0 if job is None else _reached(job, lease, event)
         stretch = self.company.run_ended(lease, event, seconds, reached)
@@ -82,11 +89,13 @@ class Runs:
 
     def before_move(self, command: Move) -> None:
         self.company.move_began(command.component)
+        self.paces.move_began()
         self.watch.move_began(command.component, self._move_seconds(command))
 
     def after_move(self, event: Event, seconds: float) -> None:
         assert isinstance(event, Moved), f"{event!r} ends no move"
         self.watch.move_ended(event.component)
+        self.paces.move_ended()
         alone = self.company.move_ended(event.component)
         if isinstance(event, StageFailed | LoadFailed):
             log.error("component_failed", component=event.component, reason=event.detail)
@@ -129,6 +138,16 @@ class Runs:
         peak_bytes = None if self.meter is None else self.meter.peak_bytes(lease)
         if peak_bytes is not None:
             self.estimates.peaked(work, job.planned[job.part][lease.phase], peak_bytes)
+
+    def _learn_shared(self, pace: Pace | None) -> None:
+        """From the steps of a run that several shared."""
+        if pace is None:
+            return
+        for lease in pace.leases:
+            job = self.roster.of_part(lease.job)
+            if job is not None:
+                phase = job.phases[job.part][lease.phase]
+                self.estimates.shared(job.spec.works[job.part], phase, pace.units, pace.seconds)
 
     def _compare(self, job: ActiveJob, lease: Lease, stretch: Stretch, reached: int) -> None:
         """What a phase took with what was expected."""

@@ -36,7 +36,8 @@ from pipelines.state import State
 
 PHASE = "generate"
 _SEED_MAX = 2**63 - 1
-# expected of a card that is bound by reading the weights; a row's own work counts for little
+# expected of a card that is bound by reading the weights, where a row's own work counts for little;
+# the service learns what it is
 _TOGETHER_MAX = 16
 _TOGETHER_EXPONENT = 0.15
 

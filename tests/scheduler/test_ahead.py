@@ -74,6 +74,35 @@ def test_5_only_into_what_nobody_needs_once_the_run_has_gone_on(device: int, com
     assert (said == ["Stage b"]) == comes
 
 
+@pytest.mark.parametrize(("device", "comes"), [(90, True), (89, False)])
+def test_5_into_all_the_room_that_there_is(device: int, comes: bool) -> None:
+    """40 and 10 of a run in its last phase, and 40 that come."""
+    s = shell(device)
+    s.arrive("x", phase("a", work=10))
+    said = s.arrive("y", phase("b", seconds=99.0, work=1))
+    assert (said == ["Stage b"]) == comes
+
+
+def test_5_nothing_goes_that_need_not_go() -> None:
+    s = shell(device=90)
+    s.warm("d")
+    s.arrive("x", phase("a"))
+    assert s.arrive("y", phase("c", seconds=99.0, work=1)) == ["Stage c"]
+    s.ok("Stage c", "Load c")
+    s = shell(device=71)
+    s.warm("d")
+    s.arrive("x", phase("a"))
+    assert s.arrive("y", phase("c", seconds=99.0, work=1)) == ["Stage c"]
+
+
+def test_5_what_has_failed_does_not_keep_the_next_component_out() -> None:
+    s = shell()
+    s.arrive("x", phase("a", seconds=50.0), phase("b", "c"))
+    for _ in range(2):
+        assert s.end(s.flight("Stage b"), m.StageFailed("b", "why", False)) == ["Stage b"]
+    assert s.end(s.flight("Stage b"), m.StageFailed("b", "why", False)) == ["Stage c"]
+
+
 def test_5_a_run_that_shrinks_makes_no_room_yet() -> None:
     s = shell(90)
     s.arrive("x", phase("a", work=11), phase("a", work=1))

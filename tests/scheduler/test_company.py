@@ -10,7 +10,7 @@ import pytest
 
 from scheduler import messages as m
 from scheduler.types import Fault, Outcome, Phase, Sharing
-from tests.scheduler.shell import DEFAULTS, Shell, phase
+from tests.scheduler.shell import DEFAULTS, LINKS, Shell, phase
 from tests.scheduler.test_policy import NEUTRAL
 
 TEXT = Sharing("llm", 1, 4, 0.1, mid_phase=True)
@@ -94,7 +94,7 @@ def test_4a_the_device_must_have_room_for_each_ones_work() -> None:
     s.arrive("a", text(work=4))
     s.arrive("b", text(work=3))
     s.arrive("c", text(work=4))
-    s.arrive("d", text(work=2))
+    s.arrive("d", text(work=3))
     assert s.running() == "a,b,d"
     assert s.finish("d") == ["Settle d finished"]
     assert s.finish("a") == ["Settle a finished", "Start c:0"]
@@ -159,6 +159,46 @@ def test_3_a_shared_run_gives_way_only_if_everyone_in_it_does() -> None:
     s.arrive("y", text(seconds=50.0))
     s.step(9, "x")
     assert s.arrive("short", encode(1.0)) == []
+
+
+@pytest.mark.parametrize(("job_class", "margin"), [("normal", 2.0), ("fast", 1.0)])
+def test_3_a_shared_run_is_delayed_by_the_work_and_the_set_up_of_who_comes(
+    job_class: str, margin: float
+) -> None:
+    """Twice what the newcomer takes counts, by its weight, against the 18 seconds that are left of
+    each of the two: hysteresis is off, and the way back is free."""
+    load = LINKS.stage_seconds(10) + LINKS.load_seconds(10)
+    policy = replace(NEUTRAL, prefetch=False)
+    for spare, gives_way in ((-0.01, True), (0.01, False)):
+        s = Shell({**SIZES, "cold": 10}, device=200, settings=replace(DEFAULTS, policy=policy))
+        s.warm("llm")
+        s.arrive("x", text(seconds=20.0))
+        s.arrive("y", text(seconds=20.0))
+        seconds = 18.0 / margin - load + spare
+        said = s.arrive("next", phase("cold", seconds=seconds), job_class=job_class)
+        assert ("Pause x:0" in said) == gives_way
+
+
+def test_4a_nobody_joins_where_one_is_paused_and_another_cancelled() -> None:
+    s = shell()
+    s.arrive("x", text(seconds=50.0))
+    s.arrive("y", text(seconds=50.0))
+    assert s.cancel("x") == ["Cancel x:0"]
+    assert s.arrive("short", encode(0.1)) == ["Pause y:0"]
+    s.cancel("short")
+    assert s.arrive("z", text(seconds=50.0)) == []
+    assert s.end(s.flight("Start x:0"), m.RunCancelled(s._run("x").lease)) == ["Settle x cancelled"]
+    assert sorted(s.pause(1, job="y")) == ["Resume y:0", "Start z:0"]
+
+
+def test_4a_while_a_run_is_being_paused_a_text_may_take_the_turn() -> None:
+    """It could join no more: the run is over at the next step."""
+    s = shell()
+    s.arrive("x", text(seconds=50.0))
+    assert s.arrive("short", encode(5.0)) == ["Pause x:0"]
+    assert s.target == "short"
+    s.arrive("shorter", text(seconds=1.0))
+    assert s.target == "shorter"
 
 
 def test_each_of_a_run_ends_on_its_own() -> None:

@@ -104,6 +104,23 @@ def test_the_target_keeps_its_turn_while_it_is_loaded() -> None:
     assert s.finish() == ["Settle slow finished", "Start quick:0"]
 
 
+def test_another_job_that_leaves_takes_no_turn() -> None:
+    s = shell(policy=Steadfast(PLAIN))
+    s.warm("vae")
+    assert s.arrive("slow", *CHAT) == ["Stage llm"]
+    s.arrive("quick", phase("vae", work=1, seconds=0.1))
+    s.arrive("other", phase("vae", work=1))
+    assert s.cancel("other") == ["Settle other cancelled"]
+    assert s.target == "slow"
+
+
+def test_no_time_is_due_while_one_runs_and_nobody_waits() -> None:
+    s = shell()
+    s.warm("vae")
+    s.arrive("only", phase("vae", work=1))
+    assert s.scheduler.deadline() is None
+
+
 def test_only_one_that_has_just_arrived_may_take_the_turn_of_the_target() -> None:
     s = shell()
     s.warm("vae")
@@ -394,6 +411,13 @@ def test_while_a_run_lasts_a_job_is_taken_only_if_it_is_to_preempt() -> None:
         s.arrive("x", phase(steps=9))
         assert s.arrive("y", phase()) == said
         assert s.scheduler.target == ("y" if preempt else None)
+
+
+def test_nothing_comes_ahead_of_a_run_that_does_not_last() -> None:
+    s = shell(policy=Chooses(Decision(None, ahead=("x",)), Decision("x")))
+    s.busy = False
+    assert s.arrive("x", *CHAT) == []
+    assert s.feed(m.TimeReached()) == ["Stage llm"]
 
 
 def test_a_policy_may_not_choose_a_running_job() -> None:

@@ -95,6 +95,40 @@ def test_a_permanent_failure_fails_every_job_that_will_need_it() -> None:
     assert s.arrive("again", phase("a")) == ["Stage a"]
 
 
+def test_a_job_that_misses_two_components_for_good_fails_once() -> None:
+    s = shell()
+    s.arrive("x", phase("a"))
+    fail_stage(s, "a", permanent=True)
+    s.arrive("y", phase("b"))
+    fail_stage(s, "b", permanent=True)
+    assert s.arrive("both", phase("a"), phase("b")) == ["Settle both failed"]
+    s.assert_settled()
+
+
+def test_of_two_that_rest_the_one_that_failed_first_is_tried_again_first() -> None:
+    s = shell()
+    for job, name, now in (("x", "a", 0.0), ("y", "b", 2.0)):
+        s.now = now
+        s.arrive(job, phase(name))
+        for _ in range(3):
+            fail_stage(s, name)
+    assert s.scheduler.deadline() == 5.0
+    s.wake()
+    assert s.scheduler.deadline() == 7.0
+
+
+def test_after_its_rest_a_component_is_tried_as_often_as_at_first() -> None:
+    s = shell()
+    s.arrive("x", phase("a"))
+    for _ in range(3):
+        fail_stage(s, "a")
+    s.arrive("y", phase("a"))
+    assert s.wake() == ["Stage a"]
+    assert fail_stage(s, "a") == ["Stage a"]
+    assert fail_stage(s, "a") == ["Stage a"]
+    assert fail_stage(s, "a") == ["Settle y failed"]
+
+
 def test_a_running_job_meets_a_permanent_failure_at_its_phase_end() -> None:
     """Nothing is loaded while a job runs today, so the failure comes from a cancelled target."""
     s = shell()
@@ -303,6 +337,39 @@ def test_if_no_begun_job_fits_any_more_the_one_that_needs_most_goes(state: int) 
         assert "and 30 of other jobs'" in s.books.settled["y"].detail
         s.play_out()
         assert s.outcomes()["x"] is Outcome.FINISHED
+
+
+def test_most_is_what_it_carries_and_what_its_phase_needs() -> None:
+    """x would need 45 + 50 bytes and y 10 + 90, of 100; y carries less beside its larger phase."""
+    s = Shell({"a": 10, "b": 50, "c": 90}, device=100, honest=False)
+    s.warm("a")
+    s.arrive("y", phase("a", work=5, state_max=0), phase("c", work=0, seconds=20.0))
+    s.arrive("x", phase("a", work=5, state_max=0, seconds=2.0), phase("b", work=0, seconds=9.0))
+    s.finish(state=10)
+    assert s.running() == "x"
+    assert s.finish(state=45)[0] == "Settle y failed"
+    assert s.books.settled["y"].detail.startswith("phase denoise needs 90 bytes on the device")
+
+
+def test_who_is_to_have_the_device_to_itself_is_prepared_while_another_runs() -> None:
+    """Clear it must be only when the run has ended."""
+    policy = replace(DEFAULTS.policy, preempt=True, wait_seconds_max=50.0)
+    settings = replace(DEFAULTS, policy=policy)
+    s = Shell({"a": 20, "b": 40, "d": 100}, device=110, settings=settings)
+    s.warm("b")
+    s.arrive("x", phase("b", seconds=30.0))
+    s.arrive("y", phase("a", seconds=20.0, steps=9, state_max=0))
+    s.arrive("z", phase("d", seconds=1.0))
+    s.fail(Fault.OUT_OF_MEMORY)
+    s.set_up()
+    assert s.running() == "z"
+    s.finish()
+    s.set_up()
+    assert s.running() == "y"
+    assert s.wake() == ["Pause y:0", "Load b"]
+    assert s.ok("Load b") == []
+    assert s.pause(1) == ["Evict a"]
+    assert s.ok("Evict a") == ["Start x:0"]
 
 
 def test_a_job_that_no_longer_fits_waits_for_those_that_do() -> None:

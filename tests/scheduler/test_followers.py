@@ -95,6 +95,26 @@ def test_whoever_runs_meanwhile_goes_on() -> None:
     assert s.running() == "also"
 
 
+def test_whoever_shares_the_run_goes_on_and_is_joined_meanwhile() -> None:
+    s = shell()
+    sharing = Sharing("text", 1, 3, 0.1, mid_phase=True)
+    shared = (phase("a", steps=9, sharing=sharing),)
+    arrive(s, "one", phases=shared, followed=True)
+    arrive(s, "two", phases=shared)
+    assert s.finish("one") == ["Settle one finished"]
+    assert arrive(s, "three", phases=shared) == ["Start three:0"]
+
+
+def test_who_is_on_its_way_already_is_started() -> None:
+    """It was to preempt the job that is followed, which ended before it could be paused."""
+    settings = replace(DEFAULTS, follow_seconds=0.5, policy=replace(DEFAULTS.policy, preempt=True))
+    s = Shell({"a": 40}, device=100, settings=settings)
+    s.warm("a")
+    arrive(s, "text", seconds=9.0, followed=True)
+    assert arrive(s, "short", seconds=1.0) == ["Pause text:0"]
+    assert s.finish() == ["Settle text finished", "Start short:0"]
+
+
 def test_a_follower_that_is_refused_has_come() -> None:
     s = shell()
     arrive(s, "text", followed=True)

@@ -54,6 +54,25 @@ def test_what_a_tier_costs(
     assert i.ledger.host.free == host_free
 
 
+def test_what_one_of_several_that_run_still_needs_is_wanted() -> None:
+    i = index()
+    for number, phases in enumerate(([phase("a"), phase("b")], [phase("a")])):
+        job = park(i, str(number), *phases)
+        i.begin(Run(Lease(number, job.id, 0), job, 1, 0.0, False, 0), 1)
+    assert i.wanted("a")
+    assert i.wanted("b")
+    assert not index().wanted("a")
+
+
+def test_users_who_have_left_are_forgotten() -> None:
+    i = index()
+    for name in "xyz":
+        park(i, name, phase("a"))
+    for name in "xyz":
+        i.remove(i.jobs[name])
+    assert i._users == {}
+
+
 def test_what_comes_ahead_of_time_counts_until_it_is_there_or_the_next_jobs() -> None:
     i = index()
     a = i.residencies["a"]

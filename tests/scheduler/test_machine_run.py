@@ -3,9 +3,14 @@ off costs."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler import messages as m
+from scheduler.bound import Use
 from scheduler.errors import ProtocolError
 from scheduler.machine import Machine
 from scheduler.machine_run import Member, SharedRun
@@ -56,6 +61,25 @@ def test_a_phase_without_steps_ends_after_its_seconds() -> None:
         assert (shared.change, shared.time_of(1), shared.reached(103.9)) == (1, 104.0, 0)
     shared = run(member("1", seconds=0.0, steps=3))
     assert (shared.time_of(3), shared.reached(100.0)) == (100.0, 2)
+
+
+def test_the_boundary_of_the_change_is_not_counted_as_reached() -> None:
+    shared = run(member("1", seconds=4.0, steps=1))
+    assert (shared.change, shared.reached(104.0), shared.reached(200.0)) == (1, 0, 0)
+
+
+@given(st.floats(0.01, 100.0), st.floats(0.5, 1.0), st.floats(0.0, 1e6), st.floats(0.0, 30.0))
+def test_a_boundary_is_reached_at_its_time_and_not_a_moment_before(
+    seconds: float, rate: float, now: float, later: float
+) -> None:
+    """However divisions are rounded."""
+    shared = run(member("1", seconds=seconds, steps=40), now=now, rate=rate)
+    shared.go_on_at(1.0, min(now + later, shared.time_of(1)))
+    for boundary in range(2, 40):
+        time = shared.time_of(boundary)
+        assert shared.reached(time) == boundary
+        before = math.nextafter(time, -math.inf)
+        assert shared.time_of(shared.reached(before)) <= before
 
 
 def test_it_goes_on_at_another_rate() -> None:
@@ -127,6 +151,15 @@ def test_a_pause_takes_effect_at_the_next_boundary() -> None:
     assert names(shared.turn_over(107.0)) == ["2"]
 
 
+def test_one_of_several_may_be_paused() -> None:
+    first, second = member("1"), member("2")
+    shared = run(first, second)
+    shared.pause(first.lease, 104.5)
+    assert (first.stop, second.stop) == (3, None)
+    assert names(shared.turn_over(106.0)) == ["1"]
+    assert names(shared.members) == ["2"]
+
+
 def test_a_pause_in_the_last_step_does_not_come_before_the_end() -> None:
     shared = run(member("1"))
     shared.pause(Lease(1, "1", 0), 109.5)
@@ -182,7 +215,38 @@ def test_calling_off_what_has_not_begun_leaves_the_rest_in_line() -> None:
     device.carry_out(m.Abort("b"), 1.0)
     assert device.end(1.0) == [m.Aborted("b")]
     assert device.end(4.0) == [m.StageSucceeded("a")]
+    assert device.next_end() == float("inf")
     assert device.counts.loads == 0
+
+
+def test_calling_a_stage_off_is_no_load_less() -> None:
+    device = machine()
+    device.carry_out(m.Load("a"), 0.0)
+    device.end(2.0)
+    device.carry_out(m.Stage("b"), 2.0)
+    device.carry_out(m.Abort("b"), 3.0)
+    assert device.end(3.0) == [m.Aborted("b")]
+    assert (device.counts.loads, device.counts.load_seconds) == (1, 2.0)
+
+
+def test_who_was_paused_goes_on_there_and_is_forgotten_when_it_leaves() -> None:
+    device = machine()
+    for job in "xy":
+        device.know(demand(job, phase("a", seconds=4.0, steps=4)))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 0.0)
+    device.carry_out(m.Pause(Lease(1, "x", 0)), 0.5)
+    assert device.end(1.0) == [m.Paused(Lease(1, "x", 0), 1, 1)]
+    device.carry_out(m.Pause(Lease(1, "x", 0)), 1.0)
+    device.carry_out(m.Resume(Lease(2, "x", 0), 2), 1.0)
+    assert device.next_end() == 4.0
+    assert device.end(4.0) == [m.PhaseFinished(Lease(2, "x", 0), 1)]
+    device.carry_out(m.Start(Lease(3, "y", 0), 3), 4.0)
+    device.carry_out(m.Pause(Lease(3, "y", 0)), 4.0)
+    device.end(5.0)
+    for job in "xy":
+        device.forget(job)
+    assert (device._demands, device._steps) == ({}, {})
+    assert device.counts.uses == [Use(("a",), 1)] * 3, "what Belady's rule is asked about"
 
 
 def test_calling_off_what_has_come_changes_nothing() -> None:
@@ -204,6 +268,20 @@ def test_a_run_beside_a_transfer_is_slower_until_that_has_ended() -> None:
     # Half a second of work is done.
     assert device.end(1.0) == [m.Aborted("a")]
     assert device.next_end() == 4.5
+
+
+def test_every_boundary_is_told_once_or_only_the_first_is_awaited() -> None:
+    device = machine()
+    device.know(demand("x", phase("a", seconds=4.0, steps=4)))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 10.0)
+    assert device.boundary(every=False) == device.boundary(every=True) == 11.0
+    assert device.newly_reached(10.9) is None
+    assert device.newly_reached(11.2) == ([m.StepReached(Lease(1, "x", 0), 1)], 11.0)
+    assert device.newly_reached(11.9) is None
+    assert (device.boundary(every=False), device.boundary(every=True)) == (float("inf"), 12.0)
+    assert device.newly_reached(13.5) == ([m.StepReached(Lease(1, "x", 0), 3)], 13.0)
+    assert device.boundary(every=True) == float("inf"), "the next one is the end"
+    assert device.newly_reached(14.0) is None
 
 
 def test_one_run_at_a_time() -> None:

@@ -48,7 +48,9 @@ def test_the_target_is_first_in_the_plan() -> None:
     s.warm("unet")
     s.arrive("cold", phase("llm", seconds=50.0))
     s.arrive("quick", phase("unet", seconds=0.1))
-    assert [(e.job, e.position) for e in s.scheduler.plan(0.0)] == [("cold", 1), ("quick", 2)]
+    load = LINKS.load_seconds(70)
+    found = [(e.job, e.position, e.start_seconds) for e in s.scheduler.plan(0.0)]
+    assert found == [("cold", 1, load), ("quick", 2, load + 50.0)]
     assert s.scheduler.snapshot()["target"] == "cold"
 
 
@@ -105,3 +107,37 @@ def test_a_text_that_waits_joins_the_run_of_texts() -> None:
     s.arrive("b", phase("llm", **(text(8.0) | {"work": 15})))
     found = [(e.job, e.position, e.start_seconds, e.finish_seconds) for e in s.scheduler.plan(0.0)]
     assert found == [("a", 0, 0.0, pytest.approx(14.0)), ("b", 1, 0.0, pytest.approx(12.0))]
+
+
+def test_others_that_could_share_a_run_are_planned_one_after_the_other() -> None:
+    """Images, and texts that have a phase to come: only what ends together is a group."""
+    image = Sharing("image", 1, 4, 0.5, mid_phase=False)
+    for phases in (
+        [phase("llm", seconds=10.0, steps=10, sharing=image)],
+        [phase("llm", **text()), phase(seconds=0.0)],
+    ):
+        s = Shell({"llm": 0}, device=200)
+        s.warm("llm")
+        s.arrive("busy", phase("llm", seconds=4.0))
+        for name in "ab":
+            s.arrive(name, *phases)
+        found = [(e.job, e.start_seconds, e.finish_seconds) for e in s.scheduler.plan(0.0)]
+        assert found == [("busy", 0.0, 4.0), ("a", 4.0, 14.0), ("b", 14.0, 24.0)]
+
+
+def test_images_that_run_together_take_as_long_as_all_their_units() -> None:
+    image = Sharing("image", 2, 8, 0.5, mid_phase=False)
+    phases = [phase("llm", seconds=10.0, steps=10, sharing=image), phase(seconds=1.0)]
+    s = Shell({"llm": 0}, device=200)
+    s.warm("llm")
+    s.arrive("busy", phase("llm", seconds=4.0))
+    for name in "abcd":
+        s.arrive(name, *phases)
+    s.finish()
+    assert s.running() == "a,b,c"
+    finishes = {e.job: e.finish_seconds for e in s.scheduler.plan(0.0) if not e.position}
+    together = 10.0 * 3**0.5 + 1.0
+    assert finishes == {name: pytest.approx(together) for name in "abc"}
+    for name in "ab":
+        s.finish(name, state=1)
+    assert s.scheduler.plan(0.0)[0].finish_seconds == pytest.approx(11.0)

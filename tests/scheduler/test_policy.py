@@ -161,6 +161,14 @@ def test_2a_set_up_does_not_count_where_that_is_switched_off() -> None:
     assert line.choice() == line.order()[0] == "cold"
 
 
+def test_2a_switched_off_set_up_counts_for_no_class() -> None:
+    for seconds, first in ((2.4, "normal"), (2.6, "fast")):
+        line = Line(price_set_ups=False)
+        line.enter("fast", 5.0, weight=2.0, needs="c")
+        line.enter("normal", seconds, needs="b")
+        assert line.choice() == line.order()[0] == first
+
+
 def test_2a_the_class_weight_divides_work_and_set_up() -> None:
     for seconds, first in ((2.4, "normal"), (2.6, "fast")):
         line = Line()

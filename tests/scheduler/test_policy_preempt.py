@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scheduler import messages as m
+from scheduler.types import Sharing
 from tests.scheduler.shell import DEFAULTS, LINKS, Shell, phase
 from tests.scheduler.test_policy import NEUTRAL
 
@@ -60,6 +61,15 @@ def test_3a_not_where_the_phase_ends_anyway() -> None:
         assert paused(arrive(s, "short", 0.5, at=1.0)) == gives_way
 
 
+def test_3a_nor_for_who_has_waited_too_long() -> None:
+    for step, gives_way in ((8, True), (9, False)):
+        s = shell(wait_seconds_max=50.0)
+        arrive(s, "run", 100.0)
+        arrive(s, "old", 500.0, at=1.0)
+        s.feed(m.StepReached(s.lease, step), 50.5)
+        assert paused(s.wake()) == gives_way
+
+
 def test_3b_who_has_waited_too_long_has_the_run_paused_whatever_it_takes() -> None:
     s = shell(wait_seconds_max=50.0)
     arrive(s, "first", 10.0)
@@ -101,6 +111,21 @@ def test_3c_what_counts_of_a_run_is_what_is_left_at_the_boundary_and_a_little_le
     assert paused(arrive(s, "next", seconds, at=1.0)) == gives_way
 
 
+def test_3c_a_score_that_is_lower_by_just_the_hysteresis_is_not_enough() -> None:
+    for seconds, gives_way in ((89.75, False), (89.74, True)):
+        s = shell()
+        arrive(s, "long", 100.0)
+        assert paused(arrive(s, "next", seconds)) == gives_way
+
+
+def test_3c_the_runs_own_weight_divides_what_is_left_of_it() -> None:
+    """Of a hundred seconds of a fast job 45 count once a tenth is done."""
+    for seconds, gives_way in ((44.8, False), (44.7, True)):
+        s = shell()
+        arrive(s, "long", 100.0, job_class="fast")
+        assert paused(arrive(s, "next", seconds, at=1.0)) == gives_way
+
+
 def test_3c_loading_what_is_missing_counts() -> None:
     load = LINKS.stage_seconds(40) + LINKS.load_seconds(40)
     for seconds, gives_way in ((89.8, False), (89.7, True)):
@@ -117,6 +142,13 @@ def test_3c_the_way_back_counts_where_the_run_cannot_stay() -> None:
             arrive(s, "long", 100.0)
             seconds = 90.0 - 0.25 - load - price + spare
             assert paused(arrive(s, "next", seconds, at=1.0, needs="b")) == gives_way
+
+
+def test_3c_what_the_other_needs_as_well_stays_without_counting_twice() -> None:
+    for seconds, gives_way in ((89.75, False), (89.74, True)):
+        s = shell(device=79)
+        arrive(s, "long", 100.0)
+        assert paused(arrive(s, "next", seconds)) == gives_way
 
 
 def test_3c_a_job_turns_urgent_while_another_runs() -> None:
@@ -144,3 +176,12 @@ def test_3_wakes_when_a_kind_will_be_due_its_share() -> None:
     assert arrive(s, "video", 900.0, kind="video", at=20.0) == []
     assert s.scheduler.deadline() == 120.0
     assert s.wake() == ["Pause run:0"]
+
+
+def test_3_images_that_could_have_begun_together_may_preempt_each_other() -> None:
+    """Texts join instead, see the tests of rule 4."""
+    s = shell()
+    image = Sharing("image", 1, 4, 0.5, mid_phase=False)
+    s.arrive("long", phase("a", seconds=100.0, steps=10, state_max=0, sharing=image))
+    short = phase("a", seconds=10.0, steps=10, state_max=0, sharing=image)
+    assert s.arrive("short", short, at=1.0) == ["Pause long:0"]

@@ -1,10 +1,12 @@
 """What is given up for room, and which commands bring components in, apart from any job."""
 
+from dataclasses import replace
+
 import pytest
 
 from scheduler.messages import Evict, Load, Stage, Unstage
 from scheduler.residency import USE_HALF_LIFE_SECONDS, Failure, Residency
-from scheduler.strategy import Shelf, Want, bring_in, ready, victims
+from scheduler.strategy import Eviction, Shelf, Want, bring_in, ready, victims
 from scheduler.types import Component, Tier
 from tests.scheduler.shell import LINKS, brief
 
@@ -75,6 +77,34 @@ def test_victims_nobody_waits_for_go_by_how_much_use_their_bytes_are() -> None:
     assert chosen(on, 1) == ["large"]
     on = shelf(99, 99, empty=(0, T.RESIDENT, 1.0, 1.0), small=(5, T.RESIDENT, 1.0, 1.0))
     assert chosen(on, 1) == ["small"]
+
+
+def test_of_two_alike_the_one_that_is_back_sooner_goes() -> None:
+    slow = {"one": 5.0, "two": 1.0}
+    on = shelf(99, 99, one=(5, T.RESIDENT, 1.0, 1.0), two=(5, T.RESIDENT, 1.0, 1.0))
+    on = replace(on, load_seconds=lambda item: slow[item.name])
+    assert chosen(on, 1) == ["two"]
+    on = shelf(99, 99, one=(1, T.RESIDENT, 1.0, 1.0), two=(2, T.RESIDENT, 1.0, 1.0))
+    on = replace(on, load_seconds=lambda item: {"one": 0.9, "two": 1.0}[item.name])
+    assert chosen(on, 1) == ["two"]
+
+
+def test_strangers_that_do_not_suffice_are_followed_by_the_family_each_once() -> None:
+    on = shelf(
+        100,
+        999,
+        **{"x.a": (20, T.RESIDENT, 9.0), "y.a": (20, T.RESIDENT, 0.0), "x.b": (60, T.STAGED)},
+        **{"x.c": (20, T.RESIDENT, 1.0), "x.d": (20, T.RESIDENT, 2.0)},
+    )
+    on = replace(on, eviction=Eviction.FAMILY)
+    assert say(Want(("x.b",), 0), on) == ["Evict y.a", "Evict x.c"]
+
+
+def test_a_master_on_its_way_out_that_is_needed_must_come_again() -> None:
+    on = shelf(999, 50, a=(20, T.UNSTAGING), b=(30, T.STAGED))
+    assert say(Want(("a",), 0), on) == []
+    on = shelf(999, 50, a=(20, T.UNSTAGING), b=(30, T.STAGED), c=(20, T.ABSENT))
+    assert say(Want(("a", "c"), 0), on) == ["Unstage b"]
 
 
 def test_uses_fade_by_half_in_an_hour() -> None:

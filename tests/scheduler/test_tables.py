@@ -78,10 +78,10 @@ def test_uses_are_counted_when_runs_begin_and_fade() -> None:
     assert item.worth(100.0 + 1800.0) == pytest.approx(2.0**0.5)
     # Time that goes back changes nothing.
     assert item.worth(50.0) == 2.0
-    item.touch(3700.0)
-    assert (item.uses, item.last_used) == (1.0, 3700.0)
+    item.use(3700.0)
+    assert (item.uses, item.last_used) == (2.0, 3700.0)
     item.use(7300.0)
-    assert (item.uses, item.last_used) == (1.5, 7300.0)
+    assert (item.uses, item.last_used) == (2.0, 7300.0)
 
 
 def test_a_move_ends_what_was_said_of_the_transfer_before_it() -> None:

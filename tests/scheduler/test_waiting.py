@@ -94,6 +94,7 @@ def test_who_leaves_is_found_nowhere_and_empty_groups_are_gone() -> None:
     assert names(queue.by_arrival()) == ["second"]
     queue.remove(second)
     assert groups(queue) == []
+    assert queue._shared == {}
     assert list(queue.sharers(first)) == []
     assert (len(queue), queue.of_kind("")) == (0, 0)
 
@@ -192,6 +193,16 @@ def test_followers_are_a_phase_behind() -> None:
     assert list(queue.followers(behind)) == []
     queue.remove(behind)
     assert names(queue.followers(mine)) == []
+
+
+def test_one_that_was_paused_a_phase_behind_is_a_follower() -> None:
+    queue, _ = waiting()
+    ahead = job("ahead", phase("a", steps=4, sharing=IMAGE))
+    behind = job("behind", phase("b", steps=9), phase("a", steps=4, sharing=IMAGE))
+    behind.reach(3)
+    for item in (ahead, behind):
+        queue.add(item, 0.0)
+    assert names(queue.followers(ahead)) == ["behind"]
 
 
 def test_who_runs_by_itself_is_nobodys_company() -> None:

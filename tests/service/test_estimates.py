@@ -12,7 +12,7 @@ from support.turns import turns
 
 from ourvidz.jobs import Work
 from ourvidz.service.estimates import Estimates, Hardware
-from scheduler.types import Phase
+from scheduler.types import Phase, Sharing
 
 DECODE = Phase("decode", ("sdxl.vae",), 100, 5.0, 2)
 ENCODE = Phase("encode", ("sdxl.text",), 100, 5.0, 1)
@@ -224,3 +224,53 @@ async def test_no_prompt_is_written_down() -> None:
         learn(estimates)
     await estimates.flush()
     assert "secret" not in repr(memory.kept)
+
+
+SHARED = replace(GENERATE, sharing=Sharing("text", 1, 8, 0.15, mid_phase=True))
+
+
+def exponent(estimates: Estimates, work: Work = TEXT, phase: Phase = SHARED) -> float:
+    sharing = estimates.phase(work, phase).sharing
+    assert sharing is not None
+    assert replace(sharing, exponent=0.15) == phase.sharing
+    return sharing.exponent
+
+
+def test_how_much_slower_shared_steps_are_is_learned_once_it_was_seen_three_times() -> None:
+    estimates = fresh()
+    estimates.ran(TEXT, SHARED, 10, 10.0)
+    for expected, step_seconds in ((0.15, 2.0), (0.15, 4.0), (0.5, 2.0), (0.5, 1.0)):
+        estimates.shared(TEXT, SHARED, 4, step_seconds)
+        assert exponent(estimates) == pytest.approx(expected)
+    assert exponent(estimates, replace(TEXT, purpose="enhance")) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("step_seconds", "learned"), [(0.5, 0.0), (8.0, 1.0), (0.0, 0.15)])
+def test_sharing_is_never_held_for_quicker_than_one_or_slower_than_one_by_one(
+    step_seconds: float, learned: float
+) -> None:
+    estimates = fresh()
+    estimates.ran(TEXT, SHARED, 10, 10.0)
+    for _ in range(3):
+        estimates.shared(TEXT, SHARED, 4, step_seconds)
+    assert exponent(estimates) == learned
+
+
+def test_units_count_against_the_phases_own() -> None:
+    sharing = Sharing("image", 2, 8, 0.9, mid_phase=False)
+    estimates, phase = fresh(), replace(PHASE, sharing=sharing)
+    estimates.ran(IMAGES, phase, 10, 10.0)
+    for _ in range(3):
+        estimates.shared(IMAGES, phase, 8, 2.0)
+    found = estimates.phase(IMAGES, phase).sharing
+    assert found is not None
+    assert found.exponent == pytest.approx(0.5)
+
+
+def test_nothing_is_learned_of_sharing_where_a_step_alone_is_not_known() -> None:
+    estimates = fresh()
+    for _ in range(3):
+        estimates.shared(TEXT, SHARED, 4, 2.0)
+        estimates.shared(TEXT, GENERATE, 4, 2.0)
+    assert exponent(estimates) == 0.15
+    assert estimates.phase(TEXT, GENERATE).sharing is None

@@ -304,6 +304,30 @@ async def test_texts_decoded_together_teach_their_length_alone(open_house: OpenH
     assert texts == [(16 * EXPECTED, None)] * 3 + [(8.0, 8.0)]
 
 
+async def test_how_much_slower_texts_are_together_is_learned(open_house: OpenHouse) -> None:
+    """The device takes a step's time for each of two: as if they ran one by one."""
+    clock = MovedClock()
+    device = Timed(clock, units_max=2, exponent=0.15)
+    async with open_house(device, clock=clock, **ALONE) as house:
+        seen = demands(house)
+        await house.run("alone", "enhance_base", target_model="sdxl", seed=1)
+        for number in range(3):  # two of them are seen in each, and three are wanted
+            hold = device.hold(f"image{number}", "denoise", 1)
+            await house.push("sdxl_queue", payload(f"image{number}"))
+            await hold.reached()
+            for name in (f"b{number}", f"c{number}"):
+                await house.push("chat_queue", payload(name, "enhance_base", target_model="sdxl"))
+                await house.reached(name, "queued")
+            await turns()
+            hold.release()
+            for name in (f"b{number}", f"c{number}"):
+                assert (await house.ended(name))["status"] == "completed"
+        await house.run("after", "enhance_base", target_model="sdxl")
+    texts = [demand.phases[0].sharing for demand in seen if demand.kind == "text"]
+    exponents = [None if sharing is None else sharing.exponent for sharing in texts]
+    assert exponents == [None] + 4 * [0.15] + 3 * [pytest.approx(1.0)]
+
+
 async def test_a_peak_beyond_the_plan_is_reserved_from_then_on(open_house: OpenHouse) -> None:
     clock = MovedClock()
     device = Timed(clock)
