@@ -16,6 +16,9 @@ class ImageRequest:
     local reference file. ``bitwise`` denoises one image at a time, so that an image's bits do not
     depend on how many are asked for. ``shareable``: its bits may depend on what else is computed in
     the same step, so that it may be denoised together with other requests'.
+
+    ``only`` are the images that are still to be made, all of them if empty. Where bits depend on
+    the batch that they are denoised in, it is the whole batch all the same.
     """
 
     prompt: str
@@ -30,6 +33,18 @@ class ImageRequest:
     image_path: str | None = None
     bitwise: bool = False
     shareable: bool = False
+    only: tuple[int, ...] = ()
+
+    @property
+    def made(self) -> tuple[int, ...]:
+        """The images that are decoded, in order."""
+        return self.only or tuple(range(self.images))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The images that are denoised: the rows of the run's latents."""
+        alone = self.bitwise or self.shareable
+        return self.made if alone else tuple(range(self.images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +105,6 @@ def request_from_json(data: dict[str, Any]) -> Request:
     cls = _KINDS[fields.pop("kind")]
     if cls is TextRequest:
         fields["messages"] = tuple(Message(**m) for m in fields["messages"])
+    if cls is ImageRequest:
+        fields["only"] = tuple(fields["only"])
     return cls(**fields)

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load, save, save_file
 
 from pipelines.request import Request, request_from_json, request_to_json
 
 _META = "ourvidz"
+_GENERATOR = "rng."
 
 
 @dataclass(slots=True)
@@ -40,6 +43,21 @@ class State:
             self.request, self.phase, self.step, copy.deepcopy(self.values), dict(self.tensors)
         )
 
+    def to(self, device: torch.device) -> State:
+        """The state on another device. CPU generator states (``rng.*``) stay on the CPU."""
+        tensors = {
+            name: t if name.startswith(_GENERATOR) else t.to(device)
+            for name, t in self.tensors.items()
+        }
+        return State(self.request, self.phase, self.step, copy.deepcopy(self.values), tensors)
+
+    def snapshot(self) -> State:
+        """A copy in host memory, layouts kept, that nothing which is done to the state reaches."""
+        tensors = {
+            name: torch.empty_like(t, device="cpu").copy_(t) for name, t in self.tensors.items()
+        }
+        return State(self.request, self.phase, self.step, copy.deepcopy(self.values), tensors)
+
     @property
     def device_bytes(self) -> int:
         """Bytes of the distinct storages the tensors keep alive off the CPU or on it."""
@@ -49,13 +67,26 @@ class State:
         return sum(storage.nbytes() for storage in storages.values())
 
 
-def dump(state: State) -> bytes:
-    """Write a state; ``restore`` gives back the same bits on the same build."""
+def dump(state: State, build: Mapping[str, str] | None = None) -> bytes:
+    """Write a state; ``restore`` gives back the same bits on the same ``build``, which is written
+    beside it."""
+    tensors = {name: t.detach().to("cpu").contiguous().clone() for name, t in state.tensors.items()}
+    return save(tensors, _metadata(state, build or {}))
+
+
+def dump_snapshot(snapshot: State, path: Path, build: Mapping[str, str]) -> None:
+    """As ``dump``, into a file and without another copy; other threads go on meanwhile."""
+    tensors = {name: t.detach().contiguous() for name, t in snapshot.tensors.items()}
+    save_file(tensors, path, _metadata(snapshot, build))
+
+
+def _metadata(state: State, build: Mapping[str, str]) -> dict[str, str]:
     meta = {
         "request": request_to_json(state.request),
         "phase": state.phase,
         "step": state.step,
         "values": state.values,
+        "build": dict(build),
         # The file knows no memory layout, but kernels choose by it, and their last bits differ.
         "strides": {
             name: torch.empty_like(t, device="meta").stride()
@@ -63,22 +94,32 @@ def dump(state: State) -> bytes:
             if not t.is_contiguous()
         },
     }
-    tensors = {name: t.detach().to("cpu").contiguous().clone() for name, t in state.tensors.items()}
-    return save(tensors, {_META: json.dumps(meta)})
+    return {_META: json.dumps(meta)}
 
 
-def restore(data: bytes, device: torch.device) -> State:
-    """Read a state that ``dump`` wrote. CPU generator states (``rng.*``) stay on the CPU.
+def build_of(data: bytes) -> Mapping[str, str]:
+    """The build that ``dump`` was told of."""
+    found: Mapping[str, str] = _meta(data)["build"]
+    return found
+
+
+def restore(data: bytes, device: torch.device | None = None) -> State:
+    """Read a state that ``dump`` wrote, into host memory if no device is named.
 
     Each tensor gets memory of its own: inside the file's bytes they lie at odd addresses, for which
     the kernels of some CPUs give other last bits.
     """
-    size = int.from_bytes(data[:8], "little")
-    meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_META])
+    meta = _meta(data)
     tensors: dict[str, torch.Tensor] = {}
     for name, flat in load(data).items():
         stride = meta["strides"].get(name, flat.stride())
-        own = torch.empty_strided(flat.shape, stride, dtype=flat.dtype).copy_(flat)
-        tensors[name] = own if name.startswith("rng.") else own.to(device)
+        tensors[name] = torch.empty_strided(flat.shape, stride, dtype=flat.dtype).copy_(flat)
     request = request_from_json(meta["request"])
-    return State(request, meta["phase"], meta["step"], meta["values"], tensors)
+    state = State(request, meta["phase"], meta["step"], meta["values"], tensors)
+    return state if device is None else state.to(device)
+
+
+def _meta(data: bytes) -> dict[str, Any]:
+    size = int.from_bytes(data[:8], "little")
+    meta: dict[str, Any] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_META])
+    return meta

@@ -7,28 +7,34 @@ it is paused: no thread, no frame and no lock is held for it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import anyio
 import structlog
 
+from ourvidz import __version__
 from ourvidz.adapters.device_errors import describe
 from ourvidz.adapters.device_member import Control, Member, Runnable
 from ourvidz.adapters.device_moves import Moves
 from ourvidz.adapters.device_runs import Runs
 from ourvidz.adapters.requests import request_of
+from ourvidz.adapters.saved_states import SavedStates, Saving, remaining
 from ourvidz.config.settings import Device as DeviceSettings
 from ourvidz.config.settings import Model
 from ourvidz.jobs import ErrorCode, JobError, TextWork, VideoWork, Work
-from ourvidz.ports import Part, Plan, PlanRejected, RunSink
+from ourvidz.ports import Part, Plan, PlanRejected, RunSink, StateSaved
 from pipelines.base import PhasePlan, Pipeline, UnsupportedRequest
+from pipelines.build import build_facts, model_facts
 from pipelines.component import Component as Weights
 from pipelines.device import Device
 from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.setup import prepare
+from pipelines.state import State
 from pipelines.weights import CheckpointError
 from scheduler import messages as m
 from scheduler.types import Component, Lease, Phase, Sharing
@@ -37,6 +43,16 @@ log = structlog.get_logger()
 
 # The loop must get the interpreter back quickly from small models' Python code.
 _SWITCH_SECONDS = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A part by its model: the phases that are left of it, from the state in which an earlier
+    process left it, if it did."""
+
+    model: str
+    phases: tuple[PhasePlan, ...]
+    left: State | None
 
 
 class DeviceExecutor:
@@ -49,13 +65,15 @@ class DeviceExecutor:
         self._pipelines: dict[str, Pipeline] = {}
         self._broken: dict[str, str] = {}
         self._weights: dict[str, Weights] = {}
-        self._plans: dict[str, tuple[Pipeline, tuple[PhasePlan, ...]]] = {}
+        self._builds: dict[str, Mapping[str, str]] = {}
+        self._plans: dict[str, _Planned] = {}
         self._runnables: dict[str, Runnable] = {}
         self._controls: dict[Lease, Control] = {}
         self._peak: tuple[Lease | None, int | None] = (None, None)
         self._facts: Mapping[str, Any] = {}
         self._runs = Runs()
         self._moves = Moves()
+        self._states = SavedStates(settings.save_state_seconds)
         self._plan_thread = anyio.CapacityLimiter(1)
 
     async def open(self) -> None:
@@ -64,6 +82,7 @@ class DeviceExecutor:
         sys.setswitchinterval(_SWITCH_SECONDS)
         await anyio.to_thread.run_sync(prepare, self._settings.threads)
         self._facts = await anyio.to_thread.run_sync(self._device.describe)
+        build = await anyio.to_thread.run_sync(build_facts, self._device)
         for name, model in self._models.items():
             config = ModelConfig(
                 name, model.family, model.path, model.config_path, model.dtype, model.label
@@ -82,6 +101,9 @@ class DeviceExecutor:
                 log.exception("model_broken", model=name)
                 self._broken[name] = describe(error)
                 continue
+            paths = [path for path in (model.path, model.config_path) if path is not None]
+            model_build = await anyio.to_thread.run_sync(model_facts, paths, model.dtype)
+            self._builds[name] = {"ourvidz": __version__, **build, **model_build}
             self._pipelines[name] = pipeline
             self._weights.update(pipeline.components)
 
@@ -92,7 +114,7 @@ class DeviceExecutor:
     async def plan(self, part: Part) -> Plan:
         name = self._model_for(part.work)
         pipeline = self._pipelines[name]
-        request = request_of(part.work, part.references)
+        request = request_of(part.work, part.references, part.wanted)
         try:
             plans, warnings = await anyio.to_thread.run_sync(
                 lambda: (pipeline.plan(request), pipeline.warnings(request)),
@@ -102,13 +124,48 @@ class DeviceExecutor:
             raise PlanRejected(
                 JobError(ErrorCode.INVALID_PARAMETER, str(error), field=error.field)
             ) from error
-        self._plans[part.id] = (pipeline, plans)
+        left = None
+        if not any(plan.sharing for plan in plans):
+            left = await anyio.to_thread.run_sync(
+                self._states.find,
+                part.state_folder,
+                request,
+                self._builds[name],
+                limiter=self._plan_thread,
+            )
+        whole = plans
+        if left is not None:
+            plans = remaining(whole, left)
+        if not plans:
+            left, plans = None, whole
+        self._plans[part.id] = _Planned(name, plans, left)
         seconds = self._models[name].step_seconds
         return Plan(tuple(_phase(plan, seconds) for plan in plans), tuple(warnings))
 
     def begin(self, part: Part, sink: RunSink) -> None:
-        pipeline, plans = self._plans.pop(part.id)
-        self._runnables[part.id] = Runnable(part, pipeline, plans, sink)
+        planned = self._plans.pop(part.id)
+        pipeline = self._pipelines[planned.model]
+        self._runnables[part.id] = Runnable(
+            part,
+            pipeline,
+            planned.phases,
+            sink,
+            left=planned.left,
+            skipped=0 if planned.left is None else planned.left.step,
+            saving=self._saving(part, planned, sink),
+        )
+
+    def _saving(self, part: Part, planned: _Planned, sink: RunSink) -> Saving | None:
+        """Who shares steps has no bits to go on with; texts are short, and told as they come."""
+        if isinstance(part.work, TextWork) or any(plan.sharing for plan in planned.phases):
+            return None
+        loop = asyncio.get_running_loop()
+
+        def tell(error: str | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+                loop.call_soon_threadsafe(sink, StateSaved(part.id, error))
+
+        return Saving(part.state_folder, self._builds[planned.model], tell)
 
     def forget(self, part_id: str) -> None:
         self._plans.pop(part_id, None)
@@ -132,7 +189,8 @@ class DeviceExecutor:
                 return await self._moves.carry_out(command, self._weights[name])
             case m.Start(lease) | m.Resume(lease):
                 control = self._controls.setdefault(lease, Control())
-                member = Member(self._runnables[lease.job], lease, control, self._device)
+                runnable = self._runnables[lease.job]
+                member = Member(runnable, lease, control, self._device, self._states)
                 try:
                     return await self._runs.take_part(member, command)
                 finally:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ourvidz.adapters.device_fake_runs import FakeControl, FakeMember, FakePart, FakeRuns
-from ourvidz.jobs import ErrorCode, ImageWork, JobError, TextWork, VideoWork, Work, may_share
+from ourvidz.adapters.device_fake_states import FakeStates
+from ourvidz.jobs import ErrorCode, ImageWork, JobError, TextWork, VideoWork, may_share
 from ourvidz.ports import (
     ImageProduced,
     Part,
@@ -24,6 +25,7 @@ from ourvidz.ports import (
     PlanRejected,
     RunNotice,
     RunSink,
+    StateSaved,
     TextChunk,
     TextDone,
     VideoProduced,
@@ -77,7 +79,8 @@ class FakeDevice:
 
     Texts, and the denoising of images of one size with the same settings, share their steps, up to
     ``units_max`` texts or images, where their works may; such a step takes as much longer as the
-    ``exponent`` says. ``log`` holds the last commands. A subclass may override ``pace`` to decide
+    ``exponent`` says. What is denoised alone is written down after each ``save_steps`` steps, not
+    at all with 0. ``log`` holds the last commands. A subclass may override ``pace`` to decide
     when a step ends, and ``move_pace`` when a stage or load does.
     """
 
@@ -89,6 +92,7 @@ class FakeDevice:
         faults: Faults | None = None,
         units_max: int = 1,
         exponent: float = 0.0,
+        save_steps: int = 0,
     ) -> None:
         self.faults = faults or Faults()
         self.log: deque[m.Command] = deque(maxlen=_LOG_MAX)
@@ -98,9 +102,10 @@ class FakeDevice:
         self._units_max = units_max
         self._exponent = exponent
         self._runs: dict[str, FakePart] = {}
-        self._planned: dict[str, tuple[Phase, ...]] = {}
+        self._states = FakeStates(save_steps)
+        self._planned: dict[str, tuple[tuple[Phase, ...], int]] = {}
         self._controls: dict[Lease, FakeControl] = {}
-        self._shared = FakeRuns(self.pace, _notices)
+        self._shared = FakeRuns(self.pace, self._yielded)
         self._moves: dict[str, anyio.Event] = {}
 
     async def open(self) -> None:
@@ -124,14 +129,15 @@ class FakeDevice:
             message = f"no model is configured for {type(work).__name__}"
             raise PlanRejected(JobError(ErrorCode.MODEL_LOAD, message, retryable=True))
         phases = tuple(
-            self._phase(phase, component, working, steps, work)
+            self._phase(phase, component, working, steps, part)
             for phase, component, _, working in self._models[name].phases
         )
-        self._planned[part.id] = phases
-        return Plan(phases, ())
+        self._planned[part.id] = self._states.remaining(part, phases)
+        return Plan(self._planned[part.id][0], ())
 
     def begin(self, part: Part, sink: RunSink) -> None:
-        self._runs[part.id] = FakePart(part, self._planned.pop(part.id), sink)
+        phases, done = self._planned.pop(part.id)
+        self._runs[part.id] = FakePart(part, phases, sink, done)
 
     def forget(self, part_id: str) -> None:
         self._planned.pop(part_id, None)
@@ -190,16 +196,17 @@ class FakeDevice:
         with anyio.move_on_after(self._move_seconds):
             await aborted.wait()
 
-    def _phase(self, name: str, component: str, working: int, steps: int, work: Work) -> Phase:
+    def _phase(self, name: str, component: str, working: int, steps: int, part: Part) -> Phase:
         if name == "encode":
             steps = 1
         elif name == "decode":
-            steps = work.images if isinstance(work, ImageWork) else 1
+            steps = len(part.pictures)
         seconds = self._step_seconds * steps
-        sharing = self._sharing(name, component, work)
+        sharing = self._sharing(name, component, part)
         return Phase(name, (component,), working, seconds, steps, sharing=sharing)
 
-    def _sharing(self, name: str, component: str, work: Work) -> Sharing | None:
+    def _sharing(self, name: str, component: str, part: Part) -> Sharing | None:
+        work = part.work
         if self._units_max == 1 or not may_share(work):
             return None
         key, limit, exponent = f"{component} {name}", self._units_max, self._exponent
@@ -207,8 +214,15 @@ class FakeDevice:
             return Sharing(key, 1, limit, exponent, mid_phase=True)
         if isinstance(work, ImageWork) and name == "denoise":
             settings = (work.width, work.height, work.steps, work.guidance_scale, work.strength)
-            return Sharing(f"{key} {settings}", work.images, limit, exponent, mid_phase=False)
+            units = len(part.pictures)
+            return Sharing(f"{key} {settings}", units, limit, exponent, mid_phase=False)
         return None
+
+    def _yielded(self, part: Part, phase: Phase, step: int) -> list[RunNotice]:
+        notices = _notices(part, phase, step)
+        if self._states.keep(part, phase, self._runs[part.id].done + step + 1):
+            notices.append(StateSaved(part.id, None))
+        return notices
 
     def _member(self, lease: Lease) -> FakeMember:
         of = self._runs[lease.job]
@@ -245,7 +259,8 @@ def _notices(part: Part, phase: Phase, step: int) -> list[RunNotice]:
     if phase.name != "decode":
         return []
     if isinstance(work, ImageWork):
-        return [ImageProduced(part.id, step, _pixels(work.seed + step, work, 1)[0])]
+        index = part.pictures[step]
+        return [ImageProduced(part.id, index, _pixels(work.seed + index, work, 1)[0])]
     if work.frames == 1:
         return [ImageProduced(part.id, 0, _pixels(work.seed, work, 1)[0])]
     return [VideoProduced(part.id, _pixels(work.seed, work, work.frames))]

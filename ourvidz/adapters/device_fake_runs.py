@@ -23,12 +23,14 @@ Pace = Callable[[Part, Phase, int, anyio.Event], Awaitable[Fault | None]]
 
 @dataclass(slots=True)
 class FakePart:
-    """One part that may be run: the steps done in each phase, and how many units of work are in the
-    step that it takes at present."""
+    """One part that may be run: the steps done in each phase, those that another process has
+    ``done`` of its first one, and how many units of work are in the step that it takes at
+    present."""
 
     part: Part
     phases: tuple[Phase, ...]
     sink: RunSink
+    done: int = 0
     steps: dict[int, int] = field(default_factory=dict)
     units: int = 0
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 
 from ourvidz.adapters.requests import request_of
+from ourvidz.adapters.saved_states import SavedStates, Saving
 from ourvidz.errors import DeviceFailed
 from ourvidz.ports import (
     ImageProduced,
@@ -33,11 +35,15 @@ from pipelines.state import State
 from scheduler import messages as m
 from scheduler.types import Fault, Lease
 
+_SAVED_PHASE: Final = "denoise"
+
 
 @dataclass(slots=True)
 class Runnable:
     """One part that the scheduler may run: what is asked, and its state once begun.
 
+    ``left`` is the state, in host memory, in which an earlier process left it, ``skipped`` are the
+    steps of its first phase that are done there. ``saving`` where its state is to be written down.
     ``said`` counts the characters of text up to the state, ``told`` those that followers have had:
     a run that has to be repeated after an out-of-memory error tells them nothing twice.
     """
@@ -46,14 +52,21 @@ class Runnable:
     pipeline: Pipeline
     plans: tuple[PhasePlan, ...]
     sink: RunSink
+    left: State | None = None
+    skipped: int = 0
+    saving: Saving | None = None
     state: State | None = None
     said: int = 0
     told: int = 0
 
-    def begun(self) -> State:
-        """The state, before the first step of the first phase where there is none yet."""
+    def begun(self, device: Device) -> State:
+        """The state, before the first step of the first phase, or as it was left, where there is
+        none yet."""
+        if self.state is None and self.left is not None:
+            self.state, self.left = self.left.to(device.torch), None
         if self.state is None:
-            self.state = self.pipeline.begin(request_of(self.part.work, self.part.references))
+            part = self.part
+            self.state = self.pipeline.begin(request_of(part.work, part.references, part.wanted))
         return self.state
 
     def notice(self, output: Output) -> RunNotice:
@@ -91,10 +104,18 @@ class Member:
     allocated meanwhile beside what was there and is not the run's own, where that is counted; it
     says something of this lease only if it was alone."""
 
-    def __init__(self, runnable: Runnable, lease: Lease, control: Control, device: Device) -> None:
+    def __init__(
+        self,
+        runnable: Runnable,
+        lease: Lease,
+        control: Control,
+        device: Device,
+        states: SavedStates,
+    ) -> None:
         self.runnable = runnable
         self.peak_bytes: int | None = None
         self._device = device
+        self._states = states
         self._beside: int | None = None
         self.lease = lease
         self.control = control
@@ -132,7 +153,9 @@ class Member:
         """Before its first step. Raises what the pipeline's ``begin`` raises."""
         if self.control.token.cancelled:
             return
-        state = self.runnable.begun()
+        state = self.runnable.begun(self._device)
+        if self.runnable.saving is not None:
+            self._states.begin(self.runnable.saving)
         allocated = self._device.measure()
         self._beside = None if allocated is None else allocated - state.device_bytes
         if self._phase.sharing is None:
@@ -155,7 +178,8 @@ class Member:
             return
         for output in outputs:
             self._report(self.runnable.notice(output))
-        self._report(m.StepReached(self.lease, step))
+        self._report(m.StepReached(self.lease, self._counted(step)))
+        self._save()
 
     def fail(self, fault: Fault, detail: str) -> None:
         """After a fault that lets the run be repeated, the state is one to go on from."""
@@ -180,8 +204,22 @@ class Member:
         if self.state.phase != self._phase.name:
             return m.PhaseFinished(self.lease, self.state.device_bytes)
         if self.control.pause:
-            return m.Paused(self.lease, self.state.step, self.state.device_bytes)
+            done = self._counted(self.state.step)
+            return m.Paused(self.lease, done, self.state.device_bytes)
         return None
+
+    def _counted(self, step: int) -> int:
+        """The phase's steps as they are planned: without those that an earlier process did."""
+        return step - self.runnable.skipped if self.lease.phase == 0 else step
+
+    def _save(self) -> None:
+        """States between two denoising steps are small, and are hours of work on a slow device. The
+        one after the last stays for the case that some of several images get lost."""
+        saving = self.runnable.saving
+        if saving is not None and self._phase.name == _SAVED_PHASE:
+            ended = self.state.phase != _SAVED_PHASE
+            several = len(self.runnable.part.pictures) > 1
+            self._states.offer(self.state, saving, at_once=ended and several)
 
     def _report(self, notice: RunNotice) -> None:
         self._loop.call_soon_threadsafe(self.runnable.sink, notice)

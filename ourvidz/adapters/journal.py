@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from ourvidz.adapters.database import Database
@@ -16,6 +16,7 @@ from ourvidz.adapters.journal_rows import (
     JOURNAL_SCHEMA,
     RESULT,
     SPEC,
+    TEXT,
     end,
     forget,
     known_as,
@@ -25,7 +26,7 @@ from ourvidz.adapters.journal_rows import (
     record_of,
     state_of,
 )
-from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState
+from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState, TextResult
 from ourvidz.ports import Answer, Clock, JobRecord, Known
 from ourvidz.wire import event_id, job_key
 
@@ -144,6 +145,23 @@ class SqliteJournal:
 
         return await self._database.run(operation)
 
+    async def add_text(self, job_id: UUID, part: int, text: TextResult) -> None:
+        await self._database.run(
+            lambda c: c.execute(
+                "INSERT OR REPLACE INTO texts VALUES (?, ?, ?)",
+                (str(job_id), part, TEXT.dump_json(text)),
+            )
+        )
+
+    async def texts(self, job_id: UUID) -> Mapping[int, TextResult]:
+        def operation(connection: sqlite3.Connection) -> dict[int, TextResult]:
+            rows = connection.execute(
+                "SELECT part, data FROM texts WHERE job_id = ? ORDER BY part", (str(job_id),)
+            )
+            return {part: read(TEXT, data) for part, data in rows.fetchall()}
+
+        return await self._database.run(operation)
+
     async def finish(self, job_id: UUID, result: JobResult, answer: bool) -> None:
         owed = answer and result.status != "completed"
         await self._ended(job_id, result, _ENDED[result.status], owed)
@@ -247,7 +265,6 @@ class SqliteJournal:
                 "result = NULL WHERE id = ?",
                 (str(job_id),),
             )
-            connection.execute("DELETE FROM assets WHERE job_id = ?", (str(job_id),))
 
         await self._database.run(operation)
 

@@ -13,7 +13,15 @@ from uuid import UUID
 import orjson
 from pydantic import TypeAdapter
 
-from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState, check_transition
+from ourvidz.jobs import (
+    Asset,
+    InvalidJob,
+    JobResult,
+    JobSpec,
+    JobState,
+    TextResult,
+    check_transition,
+)
 from ourvidz.ports import JobRecord, Known
 from ourvidz.wire import event_id
 
@@ -38,6 +46,12 @@ CREATE TABLE IF NOT EXISTS assets (
     data BLOB NOT NULL,
     PRIMARY KEY (job_id, idx)
 );
+CREATE TABLE IF NOT EXISTS texts (
+    job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    part INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (job_id, part)
+);
 CREATE TABLE IF NOT EXISTS answers (
     event_id TEXT PRIMARY KEY,
     job_id TEXT NOT NULL,
@@ -61,6 +75,7 @@ T = TypeVar("T")
 SPEC = TypeAdapter(JobSpec)
 RESULT = TypeAdapter(JobResult)
 ASSET = TypeAdapter(Asset)
+TEXT = TypeAdapter(TextResult)
 INVALID = TypeAdapter(InvalidJob)
 COLUMNS = (
     "SELECT jobs.spec, jobs.queue, jobs.claim_id, jobs.state, jobs.attempts, jobs.created_at, "

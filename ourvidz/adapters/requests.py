@@ -9,11 +9,11 @@ from ourvidz.jobs import ImageWork, TextWork, VideoWork, Work, may_share
 from pipelines.request import ImageRequest, Message, Request, TextRequest, VideoRequest
 
 
-def request_of(work: Work, references: Mapping[str, Path]) -> Request:
-    """``references`` are the fetched files by role."""
+def request_of(work: Work, references: Mapping[str, Path], wanted: tuple[int, ...] = ()) -> Request:
+    """``references`` are the fetched files by role; ``wanted`` as in ``Part``."""
     match work:
         case ImageWork():
-            return _image(work, references)
+            return _image(work, references, wanted)
         case VideoWork():
             return _video(work, references)
         case TextWork():
@@ -27,7 +27,9 @@ def request_of(work: Work, references: Mapping[str, Path]) -> Request:
             )
 
 
-def _image(work: ImageWork, references: Mapping[str, Path]) -> ImageRequest:
+def _image(
+    work: ImageWork, references: Mapping[str, Path], wanted: tuple[int, ...]
+) -> ImageRequest:
     return ImageRequest(
         prompt=work.prompt,
         negative_prompt=work.negative_prompt,
@@ -41,6 +43,7 @@ def _image(work: ImageWork, references: Mapping[str, Path]) -> ImageRequest:
         image_path=_path(references, "image"),
         bitwise=work.reproducible,
         shareable=may_share(work),
+        only=() if len(wanted) == work.images else wanted,
     )
 
 

@@ -104,6 +104,7 @@ class Device(Table):
     working_bytes_factor: float = Field(default=1.25, ge=1, le=10)
     stall_seconds: Seconds = 300.0
     stall_factor: float = Field(default=20.0, ge=1, le=10**6)
+    save_state_seconds: float = Field(default=60.0, ge=0, le=10**6)
 
     @model_validator(mode="after")
     def _reserve_below_budget(self) -> Self:

@@ -16,6 +16,7 @@ from ourvidz.jobs.spec import (
     VideoWork,
     Work,
     may_share,
+    pictures_of,
 )
 from ourvidz.jobs.state import TRANSITIONS, IllegalTransition, JobState, check_transition
 
@@ -41,4 +42,5 @@ __all__ = [
     "Work",
     "check_transition",
     "may_share",
+    "pictures_of",
 ]

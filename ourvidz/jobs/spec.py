@@ -97,6 +97,13 @@ class TextWork:
 Work = ImageWork | VideoWork | TextWork
 
 
+def pictures_of(work: Work) -> int:
+    """How many pictures the work yields; a video is one."""
+    if isinstance(work, TextWork):
+        return 0
+    return work.images if isinstance(work, ImageWork) else 1
+
+
 def may_share(work: Work) -> bool:
     """Whether its steps may be computed together with others', which changes its last bits: not
     where the caller can expect the same bits again."""

@@ -2,18 +2,18 @@
 
 Theory of operation. A job is QUEUED when its payload lies in a queue, CLAIMED once an intake holds
 it under a lease, WAITING once the scheduler knows its demand, RUNNING from its first phase's start,
-RENDERED when every file or text of its result is in the spool and the journal, and COMPLETED when
-the store holds them. FAILED and CANCELLED can be reached from every state that is not terminal
-before RENDERED; a RENDERED job is past cancelling. CLAIMED, WAITING and RUNNING go back to QUEUED
-when a drain hands the job back or a restart finds its lease; RENDERED does if a restart finds that
-its files are gone. The terminal callback follows the terminal state and is the outbox's business,
-not the job's.
+RENDERED when every file or text of its result is in the spool and the journal (at once, where
+earlier runs have left all of it), and COMPLETED when the store holds them. FAILED and CANCELLED can
+be reached from every state that is not terminal before RENDERED; a RENDERED job is past cancelling.
+CLAIMED, WAITING and RUNNING go back to QUEUED when a drain hands the job back, a restart finds its
+lease or the lease is lost; RENDERED does if a restart finds that its files are gone or the lease is
+lost. The terminal callback follows the terminal state and is the outbox's business, not the job's.
 
 =========  ==============================================
 state      may become
 =========  ==============================================
 queued     claimed, cancelled, failed
-claimed    waiting, queued, failed, cancelled
+claimed    waiting, rendered, queued, failed, cancelled
 waiting    running, queued, failed, cancelled
 running    rendered, waiting, queued, failed, cancelled
 rendered   completed, failed, queued
@@ -62,7 +62,7 @@ _STATUS = {
 }
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     _S.QUEUED: frozenset({_S.CLAIMED, _S.CANCELLED, _S.FAILED}),
-    _S.CLAIMED: frozenset({_S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.CLAIMED: frozenset({_S.WAITING, _S.RENDERED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.WAITING: frozenset({_S.RUNNING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.RENDERED, _S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.RENDERED: frozenset({_S.COMPLETED, _S.FAILED, _S.QUEUED}),

@@ -15,6 +15,7 @@ from ourvidz.ports.delivery import (
     StoreUnavailable,
 )
 from ourvidz.ports.device import (
+    STATE_FOLDER,
     Executor,
     ImageProduced,
     Part,
@@ -23,6 +24,7 @@ from ourvidz.ports.device import (
     PlanRejected,
     RunNotice,
     RunSink,
+    StateSaved,
     TextChunk,
     TextDone,
     VideoProduced,
@@ -41,6 +43,7 @@ from ourvidz.ports.records import Measurements, Recorder, Series
 from ourvidz.ports.rendering import Renderer, RenderFailed
 
 __all__ = [
+    "STATE_FOLDER",
     "Admission",
     "Answer",
     "AssetStore",
@@ -73,6 +76,7 @@ __all__ = [
     "RunNotice",
     "RunSink",
     "Series",
+    "StateSaved",
     "StoreDenied",
     "StoreRejected",
     "StoreUnavailable",

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ourvidz.jobs import JobError, JobSpec, Work
+from ourvidz.jobs import JobError, JobSpec, Work, pictures_of
 from scheduler.messages import Abort, Cancel, Command, Event, Pause, StepReached
 from scheduler.types import Component, Lease, Phase
+
+STATE_FOLDER: Final = "state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,23 @@ class TextDone:
     finish_reason: str
 
 
-RunNotice = StepReached | ImageProduced | VideoProduced | TextChunk | TextDone
+@dataclass(frozen=True, slots=True)
+class StateSaved:
+    """The part's state is written down for a later process; or is not, for the ``error``, and the
+    part goes on all the same. May come at any time, also after the part's end."""
+
+    part: str
+    error: str | None
+
+
+RunNotice = StepReached | ImageProduced | VideoProduced | TextChunk | TextDone | StateSaved
 
 
 class RunSink(Protocol):
     """Where an executor reports what a run yields, on the event loop's thread.
 
-    The notices of a phase all arrive before the phase's terminal event is returned.
+    The notices of a phase all arrive before the phase's terminal event is returned, but for
+    ``StateSaved``.
     """
 
     def __call__(self, notice: RunNotice) -> None: ...
@@ -66,6 +78,10 @@ class Part:
     """One part of a job as the executor sees it. ``id`` is what the scheduler calls the job.
 
     ``references`` maps a role to the fetched local file; ``spool`` is the job's own folder.
+    ``wanted`` are the indices of the pictures that are still to be made, all of them if empty. The
+    bits of a picture do not depend on which others are wanted, where the work promises its bits.
+    ``state_folder`` is the executor's own, for what another process needs to go on with the part;
+    it is removed when the part's pictures are in the journal.
     """
 
     id: str
@@ -73,6 +89,16 @@ class Part:
     work: Work
     references: Mapping[str, Path]
     spool: Path
+    wanted: tuple[int, ...] = ()
+
+    @property
+    def state_folder(self) -> Path:
+        return self.spool / STATE_FOLDER
+
+    @property
+    def pictures(self) -> tuple[int, ...]:
+        """What the part yields, by index and in this order."""
+        return self.wanted or tuple(range(pictures_of(self.work)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +129,8 @@ class Executor(Protocol):
         """Make the device and the pipelines ready; no weights are read yet."""
 
     async def plan(self, part: Part) -> Plan:
-        """What the part will take; reads no weights. Raises ``PlanRejected``."""
+        """What the part will take, from where an earlier process has left it; reads no weights.
+        Raises ``PlanRejected``."""
 
     def begin(self, part: Part, sink: RunSink) -> None:
         """Make a planned part known; its state is kept until ``forget``."""

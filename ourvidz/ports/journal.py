@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 from uuid import UUID
 
-from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState
+from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState, TextResult
 
 
 class Known(Enum):
@@ -89,7 +89,14 @@ class Journal(Protocol):
         """A rendered file is in the spool; the same index replaces."""
 
     async def assets(self, job_id: UUID) -> Sequence[Asset]:
-        """What was rendered so far, by index."""
+        """What was rendered so far, in this run or an earlier one, by index. That the files are
+        still there is not said."""
+
+    async def add_text(self, job_id: UUID, part: int, text: TextResult) -> None:
+        """A part that others build on has given its text; the same part replaces."""
+
+    async def texts(self, job_id: UUID) -> Mapping[int, TextResult]:
+        """The texts of parts so far, in this run or an earlier one."""
 
     async def finish(self, job_id: UUID, result: JobResult, answer: bool) -> None:
         """The job's end: RENDERED, FAILED or CANCELLED by ``result.status``. A job that did not
@@ -122,7 +129,7 @@ class Journal(Protocol):
         """How many callbacks were given up."""
 
     async def requeue(self, job_id: UUID) -> None:
-        """Back to QUEUED (drain or restart); rendered files are forgotten."""
+        """Back to QUEUED (drain, restart, lost lease). Texts and rendered files stay known."""
 
     async def in_states(self, *states: JobState) -> Sequence[JobRecord]:
         """Oldest first."""

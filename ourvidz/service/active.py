@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import anyio
@@ -18,8 +18,14 @@ from ourvidz.service.signal import Signal
 from scheduler.messages import Settle
 from scheduler.types import Lease, Phase
 
-# Who wants the job stopped: a caller of the API, the backend, or a drain that hands it back.
-StopReason = Literal["api", "backend", "drain"]
+# Who wants the job stopped: a caller of the API, the backend, a drain that hands it back; or the
+# lease is gone, and the job is not ours any more.
+StopReason = Literal["api", "backend", "drain", "lost"]
+# A drain only puts the job off. Whoever does not want it at all goes before that; but what is not
+# ours is not ours to answer either.
+_RANKS: Mapping[StopReason, int] = {"drain": 0, "api": 1, "backend": 1, "lost": 2}
+# So many jobs that were let go are remembered as unwanted: more are not held at a time.
+_UNWANTED_MAX: Final = 1000
 
 
 def part_id(spec: JobSpec, part: int) -> str:
@@ -39,11 +45,14 @@ class ActiveJob:
 
     ``arrived``: when its first part came to the scheduler. ``scheduled`` from the moment its part
     is on the way to the scheduler until it is settled.
-    ``ran`` when the last part has been. ``planned`` are the phases as the executor planned them,
+    ``ran`` when the last part has been, ``resumed`` if less than all of the work is to be done, as
+    earlier runs have left something. ``planned`` are the phases as the executor planned them,
     ``phases`` with what was learned of such phases. ``run_seconds`` is what its runs have taken,
     ``undisturbed`` as long as each of them had the device to itself and none failed. ``exhausted``
     if it may not be started again: its runs were cut off too often. ``decided`` once it is certain
-    how the job leaves, which is then being written down; ``left`` when it has.
+    how the job leaves, which is then being written down; ``left`` when it has. ``unwanted`` is who
+    wanted it cancelled, ``lost`` the claim that is gone, ``released`` if we let go of it. ``new``
+    if no earlier run can have left anything.
     """
 
     spec: JobSpec
@@ -60,10 +69,15 @@ class ActiveJob:
     ran: bool = False
     run_seconds: float = 0.0
     undisturbed: bool = True
+    resumed: bool = False
     exhausted: bool = False
     decided: bool = False
     stop: StopReason | None = None
     stop_step: int | None = None
+    unwanted: StopReason | None = None
+    lost: str | None = None
+    released: bool = False
+    new: bool = True
     settled: Settle | None = None
     moved: Signal = field(default_factory=Signal)
     preparing: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -122,7 +136,7 @@ class ActiveJob:
         asked for, ``estimate_ratio`` unless the last part has run and nothing disturbed a run:
         estimates are of phases that have the device to themselves."""
         estimated = sum(phase.seconds for part in self.phases for phase in part)
-        comparable = self.ran and self.undisturbed and estimated > 0
+        comparable = self.ran and self.undisturbed and not self.resumed and estimated > 0
         return {
             "steps_done": self.steps_done,
             "steps_total": self.steps_total,
@@ -131,6 +145,12 @@ class ActiveJob:
             "estimated_run_seconds": round(estimated, 3),
             "estimate_ratio": round(self.run_seconds / estimated, 3) if comparable else None,
         }
+
+    def pass_over(self, phases: tuple[Phase, ...]) -> None:
+        """The part at hand need not run; these would have been its phases."""
+        self.planned.append(phases)
+        self.phases.append(phases)
+        self.phase, self.resumed = len(phases), True
 
     def reach(self, phase: int, step: int) -> None:
         """``step`` steps of this phase are done."""
@@ -148,11 +168,17 @@ class ActiveJob:
         self.moved.notify()
 
     def ask_stop(self, reason: StopReason) -> None:
-        """Remember who wants the job stopped, and when. The first one counts, but that a drain,
-        which only puts the job off, gives way to whoever does not want it at all."""
-        if self.stop is None or (self.stop == "drain" and reason != "drain"):
+        """Remember who wants the job stopped, and when. Of the same rank the first one counts."""
+        if _RANKS[reason] == _RANKS["api"]:
+            self.unwanted = self.unwanted or reason
+        if self.stop is None or _RANKS[reason] > _RANKS[self.stop]:
             self.stop, self.stop_step = reason, self.steps_done
         self.preparing.cancel()
+
+    def lose(self) -> None:
+        """The lease is gone: the job is let go, whatever it has come to."""
+        self.lost = self.claimed.claim_id
+        self.ask_stop("lost")
 
     async def wait_settled(self) -> Settle:
         """The scheduler's word on the part at hand."""
@@ -176,6 +202,7 @@ class Roster:
         self._jobs: dict[UUID, ActiveJob] = {}
         self._held: Counter[str] = Counter()
         self._draining = False
+        self._unwanted: dict[UUID, StopReason] = {}
         self.entered = Signal()
 
     def take(self, queue: str) -> None:
@@ -193,10 +220,15 @@ class Roster:
         self._jobs[spec.id] = job
         if self._draining:
             job.ask_stop("drain")
+        unwanted = self._unwanted.pop(spec.id, None)
+        if unwanted is not None:
+            job.ask_stop(unwanted)
         self.entered.notify()
         try:
             yield job
         finally:
+            if job.lost and job.unwanted is not None and len(self._unwanted) < _UNWANTED_MAX:
+                self._unwanted[spec.id] = job.unwanted
             del self._jobs[spec.id]
             job.left.set()
             self._room.notify()

@@ -40,6 +40,7 @@ from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.runs import Runs
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
+from ourvidz.service.spool import Spool
 from ourvidz.service.uploads import Uploads
 from ourvidz.wire import Rules
 from scheduler.messages import StepReached
@@ -77,6 +78,7 @@ class _Shared:
         self.metrics = Metrics()
         self.alarms = Alarms()
         self.roster = Roster(self.events, self.room)
+        self.spool = Spool(settings.service.data_dir / "spool")
         self.calibration = Calibration(ports.clock, self.metrics)
         self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
         device = settings.device
@@ -103,6 +105,9 @@ def build_service(settings: Settings, ports: Ports) -> Service:
     async def skipped(job: ActiveJob) -> None:
         await service.stop_job(job, "backend")
 
+    async def lose(job: ActiveJob) -> None:
+        await service.lose_job(job)
+
     reporter = ProgressReporter(ports.notifier, settings.callback, skipped)
     flow = _flow(settings, ports, shared, engine, delivery, reporter)
     service = Service(
@@ -117,7 +122,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         roster=shared.roster,
         intake=_intake(settings, ports, shared, engine, flow),
         delivery=delivery,
-        leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms),
+        leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms, lose),
         watch=shared.watch,
         heartbeat=Heartbeat(ports.clock, settings.service.heartbeat_seconds, shared.metrics),
         events=shared.events,
@@ -184,7 +189,7 @@ def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
         clock=ports.clock,
         metrics=shared.metrics,
         callback=settings.callback,
-        spool=settings.service.data_dir / "spool",
+        spool=shared.spool,
         room=shared.room,
         alarms=shared.alarms,
     )
@@ -211,12 +216,18 @@ def _flow(
         references=ports.references,
         admission=ports.admission,
         production=Production(
-            ports.renderer, ports.journal, ports.clock, on_step, delivery.uploads.begin
+            ports.renderer,
+            ports.journal,
+            ports.clock,
+            on_step,
+            delivery.uploads.begin,
+            shared.alarms,
         ),
         engine=engine,
         roster=shared.roster,
         demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),
         delivery=delivery,
+        spool=shared.spool,
         reporter=reporter,
         alarms=shared.alarms,
         metrics=shared.metrics,

@@ -7,11 +7,10 @@ are the same whether a job has just ended or was found after a crash.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID
 
 import anyio
@@ -38,11 +37,21 @@ from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.pauses import asked, backoff
 from ourvidz.service.signal import Signal
+from ourvidz.service.spool import Spool, is_whole
 from ourvidz.service.uploads import Uploads
 from ourvidz.service.views import ended_data
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is being delivered: under which claim, if any, and which one was lost."""
+
+    claim_id: str | None
+    lost: str | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 @dataclass(slots=True)
@@ -58,16 +67,16 @@ class Delivery:
     clock: Clock
     metrics: Metrics
     callback: Callback
-    spool: Path
+    spool: Spool
     room: Signal
     alarms: Alarms
     pending: int = 0
     parked: int = 0
-    _held: dict[str, str | None] = field(default_factory=dict)
+    _held: dict[str, _Held] = field(default_factory=dict)
 
     async def recover(self, tasks: TaskGroup) -> None:
-        """Go on with everything that an earlier process left undelivered. A job whose files are
-        gone (an ephemeral disk) goes back to its queue, where its element still is."""
+        """Go on with everything that an earlier process left undelivered. A job of whose files
+        some are gone (an ephemeral disk) goes back to its queue, where its element still is."""
         self.uploads.tasks = tasks
         self.parked = await self.journal.parked()
         rendered = []
@@ -77,24 +86,37 @@ class Delivery:
             else:
                 await self.journal.requeue(record.spec.id)
                 log.warning("spool_lost", job=str(record.spec.id))
-        await anyio.to_thread.run_sync(_sweep, self.spool, frozenset(rendered))
+        await self.spool.sweep(self._waits)
         owed = [answer.job_id for answer in await self.journal.answers()]
         for job_id in dict.fromkeys(rendered + owed):
             log.info("delivery_recovered", job=job_id)
-            tasks.start_soon(self.deliver, job_id)
+            tasks.start_soon(self.deliver, job_id, None)
 
-    async def deliver(self, job_id: str) -> None:
-        """Take one ended job, or one refused payload, through the stages that are left.
+    async def _waits(self, job_id: str) -> bool | None:
+        """As ``Spool.sweep`` asks."""
+        record = await self._record(job_id)
+        if record is None or record.state.terminal:
+            return None
+        return record.state is JobState.QUEUED
+
+    async def deliver(self, job_id: str, claim_id: str | None) -> None:
+        """Take one ended job, or one refused payload, through the stages that are left, as long as
+        the claim holds; without one, of an earlier process, until its element is claimed again.
 
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
         self.pending += 1
-        self._held.setdefault(job_id, None)
+        held = self._held[job_id] = _Held(claim_id)
         try:
-            async for attempt in stamina.retry_context(on=self._broke, **backoff(self.callback)):
-                with attempt:
-                    await self._deliver(job_id)
-                    self.alarms.silence(DELIVERY_BROKE)
+            with held.scope:
+                async for attempt in stamina.retry_context(
+                    on=self._broke, **backoff(self.callback)
+                ):
+                    with attempt:
+                        await self._deliver(job_id)
+                        self.alarms.silence(DELIVERY_BROKE)
+            if held.lost is not None:
+                await self._let_go(job_id, held)
         finally:
             self._held.pop(job_id, None)
             self.pending -= 1
@@ -110,8 +132,6 @@ class Delivery:
 
     async def _deliver(self, job_id: str) -> None:
         record = await self._record(job_id)
-        if record is not None:
-            self._held[job_id] = self._held[job_id] or record.claim_id
         if record is not None and record.state is JobState.RENDERED:
             record = await self._upload(record)
         if record is not None:
@@ -126,20 +146,41 @@ class Delivery:
     @property
     def claims(self) -> Mapping[str, str]:
         """Jobs by the claims that are held for their delivery."""
-        return {claim_id: job_id for job_id, claim_id in self._held.items() if claim_id}
+        return {held.claim_id: job_id for job_id, held in self._held.items() if held.claim_id}
 
-    def hold(self, job_id: str, claim_id: str) -> None:
-        """What has ended, or was refused, and is about to be delivered: there is no moment in
-        between in which nobody renews its lease."""
-        self._held[job_id] = claim_id
-
-    def adopt(self, job_id: str, claim_id: str) -> str | None:
+    def supersede(self, job_id: str, claim_id: str) -> str | None:
         """What is being delivered is held by this claim from here on. Returns the claim that it
         does not need any more: its earlier one, or this one where nothing is being delivered."""
-        if job_id not in self._held:
+        held = self._held.get(job_id)
+        if held is None:
             return claim_id
-        earlier, self._held[job_id] = self._held[job_id], claim_id
+        earlier, held.claim_id = held.claim_id, claim_id
         return earlier
+
+    def adopt(self, job_id: UUID, claim_id: str) -> bool:
+        """The job, if it is being delivered, is held by this claim from here on; whether it is."""
+        return self.supersede(str(job_id), claim_id) != claim_id
+
+    def lose(self, claim_id: str) -> None:
+        """The claim is gone: no upload and no callback is begun for what it held."""
+        for job_id, held in self._held.items():
+            if held.claim_id == claim_id:
+                held.lost = claim_id
+                held.scope.cancel()
+                with contextlib.suppress(ValueError):  # The id of a refused payload is any text.
+                    self.uploads.drop(UUID(job_id))
+
+    async def _let_go(self, job_id: str, held: _Held) -> None:
+        """Whoever claims the element next goes on: here, from what the journal holds."""
+        record = await self._record(job_id)
+        if record is not None and record.state is JobState.RENDERED:
+            await self.journal.requeue(record.spec.id)
+            await self.spool.left(job_id)
+        elif record is not None:
+            await self.spool.remove(job_id)
+        if held.claim_id is not None and held.claim_id != held.lost:
+            await self.source.hand_back(held.claim_id)  # It came again in the meantime.
+        log.info("delivery_let_go", job=job_id)
 
     async def _record(self, job_id: str) -> JobRecord | None:
         """The job's row; ``None`` for a payload that never became a job."""
@@ -219,11 +260,13 @@ class Delivery:
         """The lease and the spool are held until here. The claim is looked up again: the job may
         have come out of its queue once more, but not after its answer was settled."""
         record = await self.journal.get(job_id)
+        # A renewal at this moment must not take it for lost.
+        self._held[str(job_id)].claim_id = None
         if record is not None and record.claim_id is not None:
-            await self.let_go(record, record.claim_id)
-        await anyio.to_thread.run_sync(shutil.rmtree, self.spool / str(job_id), True)
+            await self.drop(record, record.claim_id)
+        await self.spool.remove(str(job_id))
 
-    async def let_go(self, record: JobRecord | None, claim_id: str) -> None:
+    async def drop(self, record: JobRecord | None, claim_id: str) -> None:
         """A job's element that is not needed any more goes for good, or to the dead letters."""
         result = None if record is None else record.result
         if result is None or result.dead_letter is None:
@@ -235,10 +278,14 @@ class Delivery:
         """A payload that is answered goes to the dead letters, also if another claim takes over its
         element meanwhile."""
         invalid = await self.journal.rejected(job_id)
-        while invalid is not None and (claim_id := self._held[job_id]) is not None:
-            await self.source.dead_letter(claim_id, refusal_of(invalid))
-            if self._held[job_id] == claim_id:
-                self._held[job_id] = None
+        held = self._held[job_id]
+        while invalid is not None and (claim_id := held.claim_id) is not None:
+            held.claim_id = None  # as in _release
+            try:
+                await self.source.dead_letter(claim_id, refusal_of(invalid))
+            except BaseException:
+                held.claim_id = held.claim_id or claim_id
+                raise
 
     def _publish_end(self, record: JobRecord) -> None:
         events = self.events.open(record.spec.id)
@@ -258,19 +305,4 @@ def _retry_wait(error: Exception) -> bool | timedelta:
 def _spooled(record: JobRecord) -> bool:
     """Whether every file of a rendered job is still there, whole."""
     assets = record.result.assets if record.result is not None else ()
-    return all(_size(Path(asset.path)) == asset.size_bytes for asset in assets)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _sweep(spool: Path, needed: frozenset[str]) -> None:
-    """Drop the folders of jobs that a crash kept from dropping them, or that will run again."""
-    if spool.is_dir():
-        for folder in spool.iterdir():
-            if folder.name not in needed:
-                shutil.rmtree(folder, ignore_errors=True)
+    return all(is_whole(asset) for asset in assets)

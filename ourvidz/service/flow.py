@@ -9,12 +9,10 @@ its leases recoverable.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import anyio
 import structlog
 
 from ourvidz.config.settings import Settings
@@ -28,6 +26,7 @@ from ourvidz.jobs import (
     TextResult,
     TextWork,
     Work,
+    pictures_of,
 )
 from ourvidz.logs import bind_job
 from ourvidz.ports import (
@@ -38,6 +37,7 @@ from ourvidz.ports import (
     Journal,
     Known,
     Part,
+    Plan,
     PlanRejected,
     ReferenceFailed,
     References,
@@ -45,17 +45,27 @@ from ourvidz.ports import (
 from ourvidz.service.active import ActiveJob, Roster, part_id
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
+from ourvidz.service.earlier import Earlier, find_earlier
 from ourvidz.service.engine import Engine
 from ourvidz.service.faults import CANCELLED, JobFailed, refusal_of, settle_error
 from ourvidz.service.health import JOB_DEFECT, Alarms
 from ourvidz.service.metrics import Metrics
-from ourvidz.service.produce import Production
+from ourvidz.service.produce import Produced, Production
 from ourvidz.service.progress import ProgressReporter
+from ourvidz.service.spool import Spool, reference_path
 from ourvidz.wire import Rules, job_key, parse
 from scheduler.messages import CancelRequested, JobArrived
 from scheduler.types import Outcome
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Whom to deliver for, and the claim that holds its element."""
+
+    job_id: str
+    claim_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,7 @@ class Flow:
     roster: Roster
     demands: Demands
     delivery: Delivery
+    spool: Spool
     reporter: ProgressReporter
     alarms: Alarms
     metrics: Metrics
@@ -85,10 +96,10 @@ class Flow:
         finally:
             self.roster.give_back(claimed.queue)
         if owed is not None:
-            await self.delivery.deliver(owed)
+            await self.delivery.deliver(owed.job_id, owed.claim_id)
 
-    async def _take(self, claimed: Claimed) -> str | None:
-        """Returns the id to deliver for, if there is something to deliver."""
+    async def _take(self, claimed: Claimed) -> Owed | None:
+        """Returns what there is to deliver."""
         try:
             parsed = parse(claimed.raw, self.rules)
         except Exception as error:
@@ -102,68 +113,88 @@ class Flow:
         with bind_job(parsed.id):
             return await self._accept(claimed, parsed)
 
-    async def _reject(self, claimed: Claimed, invalid: InvalidJob) -> str | None:
-        """Answer a payload that is no job; returns the id to deliver for, if it has one. While its
-        answer is owed its newest element is held: what another worker cannot find nobody would
-        answer, if this one were gone for good."""
+    async def _reject(self, claimed: Claimed, invalid: InvalidJob) -> Owed | None:
+        """Answer a payload that is no job, if it has an id. While its answer is owed its newest
+        element is held: what another worker cannot find nobody would answer, if this one were gone
+        for good."""
         reason = refusal_of(invalid)
         log.warning("job_invalid", job=invalid.id, queue=claimed.queue, reason=reason)
         left: str | None = claimed.claim_id
         if invalid.id is not None:
             key, body = job_key(invalid.id), self.delivery.invalid_body(invalid)
             if await self.journal.reject(invalid, None, body):
-                self.delivery.hold(key, claimed.claim_id)
-                return key
+                return Owed(key, claimed.claim_id)
             if await self.journal.rejected(key) is not None:
-                left = self.delivery.adopt(key, claimed.claim_id)
+                owed = await self.journal.answers(key)
+                left = self.delivery.supersede(key, claimed.claim_id)
+                if owed and left == claimed.claim_id:
+                    return Owed(key, left)  # Its lease was lost, and this is its element again.
         if left is not None:
             await self.source.dead_letter(left, reason)
         return None
 
-    async def _accept(self, claimed: Claimed, spec: JobSpec) -> str | None:
-        """Run the job unless it is known already; returns the id to deliver for."""
+    async def _accept(self, claimed: Claimed, spec: JobSpec) -> Owed | None:
+        """Run the job unless it is known already."""
         known = await self.journal.accept(spec, claimed.queue, claimed.claim_id)
         log.info("job_claimed", queue=claimed.queue, type=spec.requested_type, known=known.value)
         if known in (Known.NEW, Known.QUEUED):
-            return await self._live(claimed, spec)
-        if known is Known.CONFLICT:
-            await self.source.dead_letter(claimed.claim_id, "same id, another body")
-            log.error("job_conflict", queue=claimed.queue)
-        else:
-            await self._adopt(claimed, spec)
+            return await self._live(claimed, spec, known)
+        if known is not Known.CONFLICT:
+            return await self._adopt(claimed, spec)
+        await self.source.dead_letter(claimed.claim_id, "same id, another body")
+        log.error("job_conflict", queue=claimed.queue)
         return None
 
-    async def _adopt(self, claimed: Claimed, spec: JobSpec) -> None:
+    async def _adopt(self, claimed: Claimed, spec: JobSpec) -> Owed | None:
         """The job is here already: a producer pushed it twice, or its lease ran out and this is its
         own element. The newest claim holds it from here on, so that in both cases one is left."""
         superseded = await self.journal.adopt(spec.id, claimed.claim_id)
-        if superseded != claimed.claim_id:
-            job = self.roster.get(spec.id)
-            if job is not None:
-                job.claimed = claimed
-            self.delivery.adopt(str(spec.id), claimed.claim_id)
+        needed = superseded != claimed.claim_id
+        held = needed and self._hold(claimed, spec)
         if superseded is not None:
-            await self.delivery.let_go(await self.journal.get(spec.id), superseded)
+            await self.delivery.drop(await self.journal.get(spec.id), superseded)
+        return await self._take_up(claimed, spec) if needed and not held else None
 
-    async def _live(self, claimed: Claimed, spec: JobSpec) -> str | None:
+    def _hold(self, claimed: Claimed, spec: JobSpec) -> bool:
+        """Whether there is somebody who goes on under this claim."""
+        job = self.roster.get(spec.id)
+        if job is not None:
+            job.claimed = claimed
+        return self.delivery.adopt(spec.id, claimed.claim_id) or job is not None
+
+    async def _take_up(self, claimed: Claimed, spec: JobSpec) -> Owed | None:
+        """The job was let go when its lease was lost, and this is its element again."""
+        known = await self.journal.accept(spec, claimed.queue, claimed.claim_id)
+        if known is Known.QUEUED:
+            return await self._live(claimed, spec, known)
+        if known is Known.ENDED:
+            return Owed(str(spec.id), claimed.claim_id)
+        # Between two of its states: it is there when the element comes the next time.
+        await self.source.hand_back(claimed.claim_id)
+        return None
+
+    async def _live(self, claimed: Claimed, spec: JobSpec, known: Known) -> Owed | None:
         # It was handed back a moment ago, and this is another element of it.
         while (leaving := self.roster.get(spec.id)) is not None:
             await leaving.left.wait()
         with self.roster.open(spec, claimed) as job:
+            job.new = known is Known.NEW
+            self.spool.taken(str(spec.id))
             result = await self._result(job)
             job.decided = True
             if result is None or result.status != "completed":
                 self.delivery.uploads.drop(spec.id)
             if result is None:
-                await self.journal.requeue(spec.id)
-                await self.source.hand_back(job.claimed.claim_id)
-                log.info("job_handed_back")
+                await self._let_go(job)
                 return None
             metrics = job.metrics()
             given_up = job.exhausted and result.status == "failed"
             letter = "its runs were cut off" if given_up else None
             result = replace(result, metrics=metrics, dead_letter=letter)
             await self.journal.finish(spec.id, result, answer=job.stop != "backend")
+            if job.lost:
+                await self._let_go(job, result)
+                return None
             log.info(
                 "job_ended",
                 status=result.status,
@@ -173,8 +204,21 @@ class Flow:
             )
             if result.error is not None:
                 log.warning("job_error", code=result.error.code.value, reason=result.error.message)
-            self.delivery.hold(str(spec.id), job.claimed.claim_id)
-        return str(spec.id)
+            return Owed(str(spec.id), job.claimed.claim_id)
+
+    async def _let_go(self, job: ActiveJob, result: JobResult | None = None) -> None:
+        """Back to its queue with what there is of it. Where its end is written down already, that
+        stands, and its answer is owed to the next claim."""
+        if result is None or result.status == "completed":
+            self.delivery.uploads.drop(job.id)
+            await self.journal.requeue(job.id)
+            await self.spool.left(str(job.id))
+        else:
+            await self.spool.remove(str(job.id))
+        if job.claimed.claim_id != job.lost:
+            job.released = True
+            await self.source.hand_back(job.claimed.claim_id)
+        log.info("job_let_go" if job.lost else "job_handed_back")
 
     async def _result(self, job: ActiveJob) -> JobResult | None:
         """How the job ends, or ``None`` where it is handed back to its queue."""
@@ -190,6 +234,8 @@ class Flow:
             message = f"internal error ({type(error).__name__})"
             failed = JobError(ErrorCode.WORKER_UNAVAILABLE, message, retryable=True)
             result = JobResult("failed", error=failed, warnings=warnings)
+        if job.lost:
+            return None
         if job.stop == "drain" and result.status != "completed":
             return None
         if job.stop is not None and job.stop != "drain":
@@ -197,49 +243,90 @@ class Flow:
         return result
 
     async def _attempt(self, job: ActiveJob) -> JobResult:
+        earlier = await self._earlier(job)
+        references: Mapping[str, Path] = {}
+        if any(earlier.missing(job.spec, part) for part in range(len(job.spec.works))):
+            self._check_attempts(job)
+            with job.preparing:
+                references = await self._prepare(job)
+        if job.stop is not None:
+            return JobResult("cancelled", error=CANCELLED, warnings=job.spec.warnings)
+        async with self.reporter.report(job), self.production.collect(job, earlier) as produced:
+            for index in range(len(job.spec.works)):
+                job.part, job.phase, job.step = index, 0, 0
+                await self._take_part(job, references, earlier, produced)
+            job.ran = True
+        await self.spool.rendered(str(job.id))
+        result = produced.result(job)
+        self.metrics.job_seconds.labels(job.spec.requested_type).observe(result.generation_seconds)
+        return result
+
+    async def _earlier(self, job: ActiveJob) -> Earlier:
+        """What is there of the job, which is from here on what was accepted: what earlier runs have
+        made belongs to that, and another configuration may read the payload differently."""
+        if not job.new:
+            record = await self.journal.get(job.id)
+            job.spec = job.spec if record is None else record.spec
+        folder = self.spool.folder(str(job.id))
+        return await find_earlier(self.journal, job.spec, folder, new=job.new)
+
+    def _check_attempts(self, job: ActiveJob) -> None:
+        """Raises ``JobFailed`` for a job whose runs were cut off too often."""
         limit = self.settings.intake.attempts_max
         if job.claimed.attempts >= limit:
             job.exhausted = True
             message = f"given up: {job.claimed.attempts} runs were cut off, {limit} are allowed"
             raise JobFailed(JobError(ErrorCode.WORKER_UNAVAILABLE, message))
-        spool = self.spool(job.spec)
-        await anyio.to_thread.run_sync(_fresh_folder, spool)
-        references: Mapping[str, Path] = {}
-        with job.preparing:
-            references = await self._prepare(job, spool)
-        if job.stop is not None:
-            return JobResult("cancelled", error=CANCELLED, warnings=job.spec.warnings)
-        async with self.reporter.report(job), self.production.collect(job) as produced:
-            works = job.spec.works
-            for index, work in enumerate(works):
-                job.part, job.phase, job.step = index, 0, 0
-                ready = _with_prompt(work, produced.text) if index else work
-                await self._run_part(job, ready, references, spool)
-            job.ran = True
-        result = produced.result(job)
-        self.metrics.job_seconds.labels(job.spec.requested_type).observe(result.generation_seconds)
-        return result
 
-    async def _prepare(self, job: ActiveJob, spool: Path) -> Mapping[str, Path]:
-        """Admission and references. Raises ``JobFailed``."""
+    async def _prepare(self, job: ActiveJob) -> Mapping[str, Path]:
+        """Admission and references, which an earlier run may have fetched: their URLs expire.
+        Raises ``JobFailed``."""
         refusal = await self.admission.admit(job.spec)
         if refusal is not None:
             raise JobFailed(refusal)
         paths: dict[str, Path] = {}
         for reference in getattr(job.spec.final, "references", ()):
-            path = spool / f"reference-{reference.role}"
-            try:
-                await self.references.fetch(reference, path)
-            except ReferenceFailed as failure:
-                raise JobFailed(failure.error) from failure
+            path = reference_path(self.spool.folder(str(job.id)), reference)
+            if not path.exists():
+                try:
+                    await self.references.fetch(reference, path)
+                except ReferenceFailed as failure:
+                    raise JobFailed(failure.error) from failure
             paths[reference.role] = path
         return paths
 
-    async def _run_part(
-        self, job: ActiveJob, work: Work, references: Mapping[str, Path], spool: Path
+    async def _take_part(
+        self, job: ActiveJob, references: Mapping[str, Path], earlier: Earlier, produced: Produced
     ) -> None:
+        """See to it that all of the part at hand is there. Raises ``JobFailed``."""
+        spec, index = job.spec, job.part
+        work = _with_prompt(spec.works[index], produced.text) if index else spec.works[index]
+        wanted = earlier.wanted(spec, index)
+        folder = self.spool.folder(str(spec.id))
+        part = Part(part_id(spec, index), spec, work, references, folder, wanted)
+        if not earlier.missing(spec, index):
+            await self._pass_over(job, part)
+            produced.text = earlier.texts.get(index)
+            return
+        await self._run_part(job, part)
+        if index + 1 < len(spec.works) and produced.text is not None:
+            # What the next part makes of it must not meet another text after a restart.
+            await self.journal.add_text(spec.id, index, produced.text)
+
+    async def _pass_over(self, job: ActiveJob, part: Part) -> None:
+        """Earlier runs have made all of the part. What there is to say of it is said again."""
+        try:
+            plan = await self.executor.plan(part)
+        except PlanRejected:
+            plan = Plan((), ())  # The model that made it is not here any more.
+        finally:
+            self.executor.forget(part.id)
+        job.pass_over(plan.phases)
+        self.production.begin(job, part, plan.warnings)
+
+    async def _run_part(self, job: ActiveJob, part: Part) -> None:
         """Bring one part to the scheduler and wait for its end. Raises ``JobFailed``."""
-        part = Part(part_id(job.spec, job.part), job.spec, work, references, spool)
+        job.resumed = job.resumed or len(part.pictures) < pictures_of(part.work)
         try:
             plan = await self.executor.plan(part)
             demand = self.demands.demand(job, part, plan.phases)
@@ -262,11 +349,7 @@ class Flow:
             self.executor.forget(part.id)
         if settled.outcome is not Outcome.FINISHED:
             failed = settled.outcome is not Outcome.CANCELLED
-            raise JobFailed(settle_error(settled, work) if failed else CANCELLED)
-
-    def spool(self, spec: JobSpec) -> Path:
-        """The job's own folder for references and rendered files."""
-        return self.settings.service.data_dir / "spool" / str(spec.id)
+            raise JobFailed(settle_error(settled, part.work) if failed else CANCELLED)
 
 
 def _with_prompt(work: Work, text: TextResult | None) -> Work:
@@ -276,8 +359,3 @@ def _with_prompt(work: Work, text: TextResult | None) -> Work:
     if isinstance(work, TextWork):
         raise TypeError("a chain ends with an image or a video")
     return replace(work, prompt=text.text)
-
-
-def _fresh_folder(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)

@@ -36,6 +36,9 @@ STORE_UNAVAILABLE: Final = "store_unavailable"
 STORE_DENIED: Final = "store_denied"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.
 COMPONENT_FAILED: Final = "component_failed"
+# The state of what is being denoised could not be written down: a restart begins it anew. Silenced
+# when one is.
+STATE_NOT_SAVED: Final = "state_not_saved"
 # The device is stuck or lost; the service ends, for a supervisor to start it anew.
 DEVICE_FAILED: Final = "device_failed"
 # The scheduler's turns are not recorded any more, as the disk is full or too slow.

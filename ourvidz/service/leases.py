@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import anyio
@@ -10,7 +10,7 @@ import structlog
 
 from ourvidz.config.settings import Intake
 from ourvidz.ports import JobSource
-from ourvidz.service.active import Roster
+from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.health import LEASE_LOST, Alarms, queue_failed
 
@@ -20,13 +20,14 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class Leases:
     """Both loops outlive a queue that does not answer: what they do not do now, they do next time,
-    and a lease is several renewals long."""
+    and a lease is several renewals long. ``lose`` stops an active job that is not ours any more."""
 
     source: JobSource
     roster: Roster
     delivery: Delivery
     settings: Intake
     alarms: Alarms
+    lose: Callable[[ActiveJob], Awaitable[None]]
 
     async def renew(self) -> None:
         """Renew every lease that is held, for ever: those of active jobs, and those of jobs whose
@@ -45,6 +46,15 @@ class Leases:
             for claim_id in lost & self.held().keys():
                 log.error("lease_lost", job=held[claim_id])
                 self.alarms.ring(LEASE_LOST)
+                await self._let_go(claim_id)
+
+    async def _let_go(self, claim_id: str) -> None:
+        """Its element is back in the queue, or another worker's: nothing more is begun for it here.
+        What it has come to stays, for the case that it comes here again."""
+        self.delivery.lose(claim_id)
+        for job in self.roster:
+            if job.claimed.claim_id == claim_id:
+                await self.lose(job)
 
     async def reap(self) -> None:
         """Put back what a dead worker held, for ever; a quiet queue is looked at too."""
@@ -60,5 +70,5 @@ class Leases:
 
     def held(self) -> Mapping[str, str]:
         """Jobs by claim id."""
-        active = {job.claimed.claim_id: str(job.id) for job in self.roster}
+        active = {job.claimed.claim_id: str(job.id) for job in self.roster if not job.released}
         return {**self.delivery.claims, **active}

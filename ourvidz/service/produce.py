@@ -13,12 +13,11 @@ import structlog
 from ourvidz.jobs import (
     Asset,
     ErrorCode,
-    ImageWork,
     JobError,
     JobResult,
     TextResult,
     TextWork,
-    Work,
+    pictures_of,
 )
 from ourvidz.ports import (
     Clock,
@@ -29,11 +28,14 @@ from ourvidz.ports import (
     RenderFailed,
     RunNotice,
     RunSink,
+    StateSaved,
     TextChunk,
     TextDone,
     VideoProduced,
 )
 from ourvidz.service.active import ActiveJob
+from ourvidz.service.earlier import Earlier
+from ourvidz.service.health import STATE_NOT_SAVED, Alarms
 from ourvidz.service.signal import Signal
 from scheduler.messages import StepReached
 
@@ -86,7 +88,7 @@ class Produced:
         if isinstance(work, TextWork):
             error = None if self.text is not None else _missing("no text")
         else:
-            for index in range(_pictures(work)):
+            for index in range(pictures_of(work)):
                 if index not in self.assets and index not in self.failed:
                     self.failed[index] = _missing(f"no image {index}")
             error = None if self.assets else next(iter(self.failed.values()))
@@ -112,16 +114,21 @@ class Production:
     clock: Clock
     on_step: Callable[[StepReached], None]
     on_asset: Callable[[UUID, Asset], None]
+    alarms: Alarms
     _open: dict[UUID, Produced] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def collect(self, job: ActiveJob) -> AsyncIterator[Produced]:
+    async def collect(self, job: ActiveJob, earlier: Earlier) -> AsyncIterator[Produced]:
         """Render what the job's runs yield; every file is in the journal when the block is left.
+        What earlier runs have left counts as yielded by this one.
 
         After an error in the block what is not rendered yet is dropped.
         """
         produced = Produced(self.clock.monotonic(), self.clock)
         self._open[job.id] = produced
+        for asset in earlier.assets.values():
+            produced.seen.add(asset.index)
+            self._is_there(job, produced, asset)
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:
@@ -162,8 +169,17 @@ class Production:
                     produced.text = TextResult(
                         notice.text, notice.prompt_tokens, notice.tokens, notice.finish_reason
                     )
+                case StateSaved():
+                    self._saved(notice)
 
         return notice
+
+    def _saved(self, notice: StateSaved) -> None:
+        if notice.error is None:
+            self.alarms.silence(STATE_NOT_SAVED)
+        else:
+            log.error("state_not_saved", part=notice.part, reason=notice.error)
+            self.alarms.ring(STATE_NOT_SAVED)
 
     async def _render_all(self, job: ActiveJob, produced: Produced) -> None:
         while True:
@@ -197,15 +213,15 @@ class Production:
             reason = f"the image could not be written ({type(error).__name__})"
             produced.failed[index] = JobError(ErrorCode.WORKER_UNAVAILABLE, reason, retryable=True)
         else:
-            produced.assets[index] = asset
-            if job.stop is None:
-                self.on_asset(job.id, asset)
-            job.log.publish("asset", {"index": index, "sha256": asset.sha256, "mime": asset.mime})
+            self._is_there(job, produced, asset)
 
-
-def _pictures(work: Work) -> int:
-    """How many pictures a job must yield."""
-    return work.images if isinstance(work, ImageWork) else 1
+    def _is_there(self, job: ActiveJob, produced: Produced, asset: Asset) -> None:
+        """The file is in spool and journal."""
+        produced.assets[asset.index] = asset
+        if job.stop is None:
+            self.on_asset(job.id, asset)
+        told = {"index": asset.index, "sha256": asset.sha256, "mime": asset.mime}
+        job.log.publish("asset", told)
 
 
 def _missing(what: str) -> JobError:

@@ -50,6 +50,8 @@ class ProgressReporter:
         run, number = job.claimed.claim_id, 0
         while True:
             moved = job.moved.ticket
+            if job.lost:
+                return  # Another worker may have it by now, and reports on it.
             if job.state is JobState.RUNNING:
                 number += 1
                 pause = await self._tell(notifier, job, f"processing.{run}.{number}")

@@ -15,7 +15,7 @@ from ourvidz.service.company import Company, Stretch
 from ourvidz.service.device_watch import DeviceWatch
 from ourvidz.service.engine import Move
 from ourvidz.service.estimates import Estimates
-from ourvidz.service.health import COMPONENT_FAILED, Alarms
+from ourvidz.service.health import COMPONENT_FAILED, LEASE_LOST, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.paces import Pace, Paces
 from ourvidz.service.shapes import open_ended
@@ -63,7 +63,8 @@ class Runs:
         """A job that kills the process must have been counted before it did."""
         job = self.roster.of_part(lease.job)
         if job is not None and job.state is JobState.WAITING:
-            await self.source.count_attempt(job.claimed.claim_id)
+            if not await self.source.count_attempt(job.claimed.claim_id):
+                self._lease_lost(job)
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
         phase = None if job is None else job.phases[job.part][lease.phase]
@@ -71,6 +72,13 @@ class Runs:
         units = 1 if phase is None or phase.sharing is None else phase.sharing.units
         self._learn_shared(self.paces.run_began(lease, units, self.clock.monotonic()))
         self.watch.run_began(lease, phase)
+
+    def _lease_lost(self, job: ActiveJob) -> None:
+        """The queue does not know the claim any more: the run is not begun."""
+        log.error("lease_lost", job=str(job.id))
+        self.alarms.ring(LEASE_LOST)
+        job.lose()
+        raise RuntimeError("the lease is gone")
 
     def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
         self.watch.run_ended(lease)
@@ -128,8 +136,8 @@ class Runs:
         return 0.0 if learned is None else learned[1]
 
     def _learn(self, job: ActiveJob, lease: Lease, stretch: Stretch, seconds: float) -> None:
-        """From a run that had the device to itself."""
-        if not stretch.undisturbed:
+        """From a run that had the device to itself and did all that its phase is planned for."""
+        if not stretch.undisturbed or job.resumed:
             return
         work = job.spec.works[job.part]
         if stretch.steps:

@@ -221,12 +221,18 @@ class Service:
         if job.scheduled:
             await self.engine.put(CancelRequested(job.part_id))
 
+    async def lose_job(self, job: ActiveJob) -> None:
+        """Stop a job whose lease is gone; nothing of it is delivered by the claim that was lost."""
+        job.lose()
+        if job.scheduled:
+            await self.engine.put(CancelRequested(job.part_id))
+
     async def _cancel_queued(self, record: JobRecord) -> None:
         """Nothing happens if the job is not queued any more."""
         result = JobResult("cancelled", error=CANCELLED, warnings=record.spec.warnings)
         cancelled = await self.journal.cancel_queued(record.spec.id, result)
         if cancelled and self._tasks is not None:  # else the next start delivers the answer
-            self._tasks.start_soon(self.delivery.deliver, str(record.spec.id))
+            self._tasks.start_soon(self.delivery.deliver, str(record.spec.id), None)
 
     async def log_of(self, job_id: str) -> EventLog | None:
         """The events of a job that is queued, present or lately ended."""

@@ -21,11 +21,11 @@ from pipelines.state import State
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one run brings: the latents of those ``images`` that it denoises now."""
+    """What one run brings: the latents of those ``rows`` that it denoises now."""
 
     state: State
     request: ImageRequest
-    images: range
+    rows: range
     latents: torch.Tensor
     scheduler: Any
 
@@ -43,7 +43,7 @@ def denoise_step(unet: Any, sampler: Sampler, states: Sequence[State]) -> None:
         _moved(sampler, part, noise, timestep) for part, noise in zip(parts, noises, strict=True)
     ]
     for part, (latents, moved) in zip(parts, moves, strict=True):
-        keep_generators(part.state, part.images, moved)
+        keep_generators(part.state, part.rows, moved)
         sampler.keep(part.scheduler, part.state)
         part.state.tensors["latents"] = latents
 
@@ -51,16 +51,16 @@ def denoise_step(unet: Any, sampler: Sampler, states: Sequence[State]) -> None:
 def _part(sampler: Sampler, state: State, schedule: int) -> _Part:
     request = state.request
     assert isinstance(request, ImageRequest)
-    images = range(request.images)
+    rows = range(len(request.rows))
     if request.bitwise:
-        image = state.step // schedule
-        images = range(image, image + 1)
+        row = state.step // schedule
+        rows = range(row, row + 1)
     if state.step % schedule:
         scheduler = sampler.restored(state, request.steps, request.strength)
     else:
         scheduler = sampler.fresh(request.steps, request.strength)
-    latents = state.tensors["latents"][images.start : images.stop]
-    return _Part(state, request, images, latents, scheduler)
+    latents = state.tensors["latents"][rows.start : rows.stop]
+    return _Part(state, request, rows, latents, scheduler)
 
 
 def _predict(unet: Any, parts: Sequence[_Part], timestep: torch.Tensor) -> list[torch.Tensor]:
@@ -83,7 +83,7 @@ def _predict(unet: Any, parts: Sequence[_Part], timestep: torch.Tensor) -> list[
         negative, positive = noise.chunk(2)
         noise = negative + guidance * (positive - negative)
     # Copies: what a scheduler keeps of its run's rows must not keep the others' alive.
-    return [rows.clone() for rows in noise.split([len(part.images) for part in parts])]
+    return [rows.clone() for rows in noise.split([len(part.rows) for part in parts])]
 
 
 def _rows(parts: Sequence[_Part], name: str, halves: int) -> torch.Tensor:
@@ -92,7 +92,7 @@ def _rows(parts: Sequence[_Part], name: str, halves: int) -> torch.Tensor:
     for half in range(halves):
         for part in parts:
             row = part.state.tensors[name][half]
-            rows.append(row.expand(len(part.images), *row.shape))
+            rows.append(row.expand(len(part.rows), *row.shape))
     return torch.cat(rows)
 
 
@@ -100,14 +100,14 @@ def _moved(
     sampler: Sampler, part: _Part, noise: torch.Tensor, timestep: torch.Tensor
 ) -> tuple[torch.Tensor, list[torch.Generator]]:
     """All of the run's latents after the step, and the generators as it left them."""
-    drawn = generators(part.state, part.images)
+    drawn = generators(part.state, part.rows)
     moved: torch.Tensor = part.scheduler.step(
         noise, timestep, part.latents, **sampler.arguments(drawn), return_dict=False
     )[0]
-    if len(part.images) < part.request.images:
+    if len(part.rows) < len(part.request.rows):
         # A clone has the layout of the whole, by which kernels are chosen; a concatenation with an
         # empty rest has not.
         whole = part.state.tensors["latents"].clone()
-        whole[part.images.start : part.images.stop] = moved
+        whole[part.rows.start : part.rows.stop] = moved
         moved = whole
     return moved, drawn

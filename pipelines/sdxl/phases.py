@@ -1,8 +1,8 @@
 """What one step of each SDXL phase computes, bit for bit as the library's own pipeline does.
 
 Between steps a run is: ``embeds`` (1 or 2, 77, width), the negative prompt first; ``pooled``
-(1 or 2, width); ``time_ids`` (1, 6); ``latents`` (images, 4, height / 8, width / 8); ``rng.i``,
-one generator state an image; and the scheduler's history.
+(1 or 2, width); ``time_ids`` (1, 6); ``latents`` (rows, 4, height / 8, width / 8); ``rng.i``, one
+generator state a row; and the scheduler's history. A row is an image that is denoised.
 """
 
 from __future__ import annotations
@@ -126,14 +126,14 @@ class Phases:
     def _draw(self, state: State, request: ImageRequest) -> torch.Tensor:
         """Unit noise for every image, each from its own generator, which moves on."""
         shape = (
-            request.images,
+            len(request.rows),
             self._checkpoint.unet["in_channels"],
             request.height // self._scale,
             request.width // self._scale,
         )
-        drawn = generators(state, range(request.images))
+        drawn = generators(state, range(len(request.rows)))
         noise: torch.Tensor = randn_tensor(shape, drawn, self._device, self._checkpoint.dtype)
-        keep_generators(state, range(request.images), drawn)
+        keep_generators(state, range(len(request.rows)), drawn)
         return noise
 
     # condition ------------------------------------------------------------------------------
@@ -146,14 +146,15 @@ class Phases:
             Path(request.image_path), request.width, request.height, "image_path"
         )
         posterior = self._module("vae").encode(pixels.to(self._device)).latent_dist
-        drawn = generators(state, range(request.images))
+        drawn = generators(state, range(len(request.rows)))
         sampled = torch.cat([posterior.sample(generator) for generator in drawn])
-        keep_generators(state, range(request.images), drawn)
+        keep_generators(state, range(len(request.rows)), drawn)
         clean = self._normalise(sampled.to(found.dtype))
         noise = self._draw(state, request)
         scheduler = found.sampler.fresh(request.steps, request.strength)
         first = found.sampler.timesteps(request.steps, request.strength)[:1]
-        state.tensors["latents"] = scheduler.add_noise(clean, noise, first.repeat(request.images))
+        firsts = first.repeat(len(request.rows))
+        state.tensors["latents"] = scheduler.add_noise(clean, noise, firsts)
         return ()
 
     # denoise --------------------------------------------------------------------------------
@@ -164,9 +165,10 @@ class Phases:
 
     # decode ---------------------------------------------------------------------------------
 
-    def _decode(self, state: State, _request: ImageRequest) -> tuple[Output, ...]:
-        index = state.step
-        latents = state.tensors["latents"][index : index + 1].to(torch.float32)
+    def _decode(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
+        index = request.made[state.step]
+        row = request.rows.index(index)
+        latents = state.tensors["latents"][row : row + 1].to(torch.float32)
         decoded = self._module("vae").decode(self._denormalise(latents), return_dict=False)[0]
         return (ImageOutput(index, to_pixels(decoded)),)
 

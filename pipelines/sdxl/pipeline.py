@@ -41,8 +41,9 @@ class SdxlPipeline:
     """``encode -> condition (with a reference image) -> denoise -> decode``.
 
     An empty negative prompt is the library's absent one. Images of a batch are denoised together,
-    or with ``bitwise`` one after another; they are decoded one a step. Shareable requests from text
-    alone are denoised together with others of the same size, steps and guidance scale.
+    or with ``bitwise`` one after another; those that are wanted are decoded, one a step. Shareable
+    requests from text alone are denoised together with others of the same size, steps and guidance
+    scale.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SdxlPipeline:
         state_bytes = estimate.state_bytes(
             found.unet,
             positions=pixels // self._scale**2,
-            images=image.images,
+            images=len(image.rows),
             guided=image.guidance_scale > 1,
             item_bytes=item_bytes,
         )
@@ -83,7 +84,8 @@ class SdxlPipeline:
         if image.strength is not None:
             condition_bytes = estimate.vae_encode_bytes(found.vae, pixels)
             phases.append(phase("condition", "vae", condition_bytes, 1))
-        rounds, together = (image.images, 1) if image.bitwise else (1, image.images)
+        rows = len(image.rows)
+        rounds, together = (rows, 1) if image.bitwise else (1, rows)
         denoise_bytes = estimate.denoise_bytes(
             found.unet,
             positions=pixels // self._scale**2,
@@ -96,7 +98,7 @@ class SdxlPipeline:
             phase("denoise", "unet", denoise_bytes, schedule * rounds, self._sharing(image))
         )
         decode_bytes = estimate.vae_decode_bytes(found.vae, pixels)
-        phases.append(phase("decode", "vae", decode_bytes, image.images))
+        phases.append(phase("decode", "vae", decode_bytes, len(image.made)))
         return tuple(phases)
 
     def warnings(self, request: Request) -> tuple[str, ...]:
@@ -121,9 +123,9 @@ class SdxlPipeline:
     def begin(self, request: Request) -> State:
         image = self._checked(request)
         state = State(image, "encode")
-        for i in range(image.images):
-            generator = torch.Generator().manual_seed(image.seed + i)
-            state.tensors[f"rng.{i}"] = generator.get_state()
+        for row, index in enumerate(image.rows):
+            generator = torch.Generator().manual_seed(image.seed + index)
+            state.tensors[f"rng.{row}"] = generator.get_state()
         return state
 
     def step(self, state: State, token: CancelToken) -> tuple[Output, ...]:
@@ -181,11 +183,12 @@ class SdxlPipeline:
         key, or the same for all of this pipeline."""
         if not image.shareable or image.bitwise or image.strength is not None:
             return None
-        if image.images >= _TOGETHER_MAX:
+        units = len(image.rows)
+        if units >= _TOGETHER_MAX:
             return None
         size, guidance = f"{image.width}x{image.height}", float(image.guidance_scale)
         key = f"{self.name}.denoise.{size}.s{image.steps}.g{guidance}"
-        return Sharing(key, image.images, _TOGETHER_MAX, _TOGETHER_EXPONENT, mid_phase=False)
+        return Sharing(key, units, _TOGETHER_MAX, _TOGETHER_EXPONENT, mid_phase=False)
 
     def _checked(self, request: Request) -> ImageRequest:
         if not isinstance(request, ImageRequest):
@@ -212,6 +215,8 @@ class SdxlPipeline:
         for field, (number, low, high) in bounds.items():
             if not (low <= number <= high and math.isfinite(number)):
                 raise UnsupportedRequest(field, f"{field}: {number} is not within {low}..{high}")
+        if request.made != tuple(sorted({i for i in request.made if 0 <= i < request.images})):
+            raise UnsupportedRequest("only", f"only: {request.only} is not some of the images")
         if (request.strength is None) != (request.image_path is None):
             guilty = "image_path" if request.image_path is None else "strength"
             raise UnsupportedRequest(guilty, f"{guilty}: is missing; img2img needs it")

@@ -468,13 +468,14 @@ async def test_the_plan_says_with_whom_a_phase_can_be_shared(
     """As the pipelines say it, and of no phase for a work that is to be repeated."""
     bench = Bench(executor, replace(WORKS[kind], seeded=False))
     planned = await bench.plan()
-    pipeline, plans = executor._plans.pop(bench.part.id)
+    own = executor._plans.pop(bench.part.id)
+    plans = own.phases
     for told, plan in zip(planned.phases, plans, strict=True):
         assert (told.sharing is not None) == (told.name == phase)
         if told.sharing is not None:
             assert isinstance(told.sharing, Sharing)
             assert asdict(told.sharing) == asdict(plan.sharing)
-            assert told.sharing.key.startswith(pipeline.name)
+            assert told.sharing.key.startswith(own.model)
     for marks in ({"seeded": True}, {"seeded": False, "reproducible": True}):
         bench = Bench(executor, replace(WORKS[kind], **marks))
         assert [told.sharing for told in (await bench.plan()).phases] == [None] * len(plans)

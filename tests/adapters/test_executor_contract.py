@@ -20,8 +20,10 @@ from support.turns import turns
 
 from ourvidz import logs
 from ourvidz.adapters.device import DeviceExecutor
+from ourvidz.adapters.device_fake_states import FakeStates
+from ourvidz.adapters.saved_states import SavedStates
 from ourvidz.jobs import Work
-from ourvidz.ports import TextDone
+from ourvidz.ports import STATE_FOLDER, TextDone
 from pipelines.tiny import make_tiny
 from scheduler import messages as m
 from scheduler.types import Fault
@@ -173,6 +175,44 @@ async def test_starters_wait_for_one_another_and_step_together(rig: Rig, kind: s
             index < len(member.steps) for index in range(len(together))
         ]
         await member.assert_whole()
+
+
+@pytest.mark.parametrize("seeded", [True, False])
+async def test_only_the_pictures_that_are_wanted_are_made(rig: Rig, seeded: bool) -> None:
+    work = replace(IMAGES, images=3, seeded=seeded)
+    whole = await Bench(rig.executor, work).run()
+    part = await Bench(rig.executor, work, wanted=(0, 2)).run()
+    assert [index for index, _ in part[0]] == [0, 2]
+    if seeded:
+        assert part[0] == [picture for picture in whole[0] if picture[0] != 1]
+
+
+async def test_another_executor_goes_on_where_one_has_left_it(
+    rig: Rig, device: DeviceExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a denoising step of what is run alone, and only of that."""
+    if isinstance(rig, FakeRig):
+        rig._states = FakeStates(1)
+    else:
+        monkeypatch.setattr(device, "_states", SavedStates(1e-9))
+    for work, goes_on in ((IMAGES, True), (replace(IMAGES, seeded=False), False)):
+        spool = tmp_path / str(goes_on)
+        (spool / STATE_FOLDER).mkdir(parents=True)
+        expected = await Bench(rig.executor, work).run()
+        bench = Bench(rig.executor, work, spool=spool)
+        await bench.begin()
+        whole = [phase.name for phase in bench.planned.phases]
+        await bench.runs(0)
+        await bench.bring_in(1)
+        await bench.runs(1)
+        bench.end()
+        if isinstance(rig, DeviceRig):
+            device._states.wait()
+        again = Bench(rig.executor, work, spool=spool)
+        planned = [phase.name for phase in (await again.plan()).phases]
+        rig.executor.forget(again.part.id)
+        assert planned == (whole[2:] if goes_on else whole)
+        assert await again.run() == expected
 
 
 async def test_all_of_a_phase_is_told_before_its_end(rig: Rig, kind: str) -> None:

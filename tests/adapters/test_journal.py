@@ -28,7 +28,14 @@ from support.queues import MovedClock
 from ourvidz.adapters import journal as journal_module
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
-from ourvidz.jobs import TRANSITIONS, IllegalTransition, InvalidJob, JobResult, JobState
+from ourvidz.jobs import (
+    TRANSITIONS,
+    IllegalTransition,
+    InvalidJob,
+    JobResult,
+    JobState,
+    TextResult,
+)
 from ourvidz.ports import Known
 
 pytestmark = pytest.mark.anyio
@@ -161,15 +168,25 @@ async def test_runs_are_counted_and_the_first_start_is_kept(tmp_path: Path) -> N
     await database.aclose()
 
 
-async def test_assets_come_by_index_and_are_forgotten_with_their_run(
-    journal: SqliteJournal,
-) -> None:
+async def test_assets_come_by_index_and_outlive_their_run(journal: SqliteJournal) -> None:
     spec = await bring_to(journal, S.RUNNING)
     for asset in (asset_of(2), asset_of(0), asset_of(1, "old"), asset_of(1, "new")):
         await journal.add_asset(spec.id, asset)
     assert await journal.assets(spec.id) == [asset_of(0), asset_of(1, "new"), asset_of(2)]
     await journal.requeue(spec.id)
-    assert await journal.assets(spec.id) == []
+    assert len(await journal.assets(spec.id)) == 3
+
+
+async def test_texts_come_by_part_and_outlive_their_run(journal: SqliteJournal) -> None:
+    spec, other = await bring_to(journal, S.RUNNING), await bring_to(journal, S.RUNNING)
+    for part, text in ((1, "second"), (0, "old"), (0, "new")):
+        await journal.add_text(spec.id, part, TextResult(text, 3, 4, "stop"))
+    await journal.requeue(spec.id)
+    assert await journal.texts(spec.id) == {
+        0: TextResult("new", 3, 4, "stop"),
+        1: TextResult("second", 3, 4, "stop"),
+    }
+    assert await journal.texts(other.id) == {}
 
 
 @pytest.mark.parametrize(

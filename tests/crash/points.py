@@ -11,8 +11,6 @@ from tests.crash.trap import ANY, REMOVE, RENAME, STEP, Site, When
 
 OUTSIDE: tuple[When, ...] = ("before", "after")
 THROUGHOUT: tuple[When, ...] = ("before", "inside", "after")
-# Asked for by a port, and called by nobody at present.
-UNCALLED = frozenset({"Journal.assets"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,7 @@ ROWS: Sequence[Row] = (
     _rows("images", "References.fetch"),
     _rows("images", "AssetStore.get"),
     _rows("images", RENAME, "spool "),
+    _rows("images", "Journal.assets"),
     # Plan, begin, run.
     _rows("images", "Executor.components"),
     _rows("images", "Executor.open"),
@@ -69,6 +68,8 @@ ROWS: Sequence[Row] = (
     _rows("video", STEP, "denoise", n=4, whens=("before",)),
     _rows("text", STEP, "generate", n=2, whens=("before",)),
     _rows("chain", "Executor.plan", n=2),
+    _rows("chain", "Journal.texts"),
+    _rows("chain", "Journal.add_text", whens=THROUGHOUT),
     _rows("chain", "Executor.begin", n=2),
     _rows("chain", "Executor.forget", n=2),
     _rows("chain", "Executor.execute", "evict", "start 0/0", "start 1/0", "start 1/1", "start 1/2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,10 +16,13 @@ from support.node import npm_client
 from support.queues import SharedServer, shared_server
 from support.redis_process import RedisProcess
 from support.stage import SteppedDevice
+from support.turns import turns
 from support.upstash import TOKEN, Fault, UpstashFront
 from upstash_redis.asyncio import Redis
 
 from ourvidz.adapters import queue_shared, upstash_events
+from ourvidz.adapters.queue_scripts import LEASES
+from ourvidz.jobs import JobState
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -164,3 +168,33 @@ async def test_what_commands_cost_is_told(
         house.service.refresh_gauges()
         registry = house.service.metrics.registry
         assert registry.get_sample_value("ourvidz_queue_commands_per_minute") >= told
+
+
+async def test_what_another_worker_has_taken_is_let_go(
+    open_house: OpenHouse, redis: RedisProcess, tmp_path: Path
+) -> None:
+    redis.empty()
+    device = SteppedDevice()
+    hold = device.hold("a", "decode", 1)
+    queues = shared_server("redis", redis, None)
+    flags = {"callback.progress": False, "intake.renew_seconds": 30}
+    async with open_house(device, queues=queues, root=tmp_path / "slow", **flags) as slow:
+        await slow.push("sdxl_queue", payload("a", batch_size=2))
+        await hold.reached()
+        (claim_id,) = slow.service.leases.held()
+        slow.service.intake.stop()
+        redis.client.zadd(LEASES, {claim_id: 0})
+        async with open_house(queues=queues, root=tmp_path / "other", **flags) as other:
+            await other.service.source.reap()
+            assert (await other.ended("a"))["status"] == "completed"
+            await other.quiet()
+        lost = await slow.service.source.renew([claim_id], 60)
+        assert lost == {claim_id}
+        await slow.service.leases._let_go(claim_id)
+        hold.release()
+        with anyio.fail_after(LONG):
+            while slow.service.roster.busy or slow.service.delivery.pending:
+                await turns()
+        assert len(slow.terminal(job_id("a"))) == 1
+        assert await slow.state("a") is JobState.QUEUED
+        assert await slow.dead_letters() == []

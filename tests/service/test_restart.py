@@ -179,7 +179,7 @@ async def test_cut_off_before_its_element_is_dropped(open_house: OpenHouse, tmp_
         assert len(house.terminal(job_id("a"))) == 1
 
 
-@pytest.mark.parametrize("lost", ["spool", "one file", "cut short"])
+@pytest.mark.parametrize("lost", ["spool", "one file", "cut short", "damaged"])
 async def test_files_that_are_gone_are_made_again(
     open_house: OpenHouse, tmp_path: Any, lost: str
 ) -> None:
@@ -199,8 +199,12 @@ async def test_files_that_are_gone_are_made_again(
         shutil.rmtree(folder.parent)
     elif lost == "one file":
         (folder / "1.png").unlink()
-    else:
+    elif lost == "cut short":
         (folder / "0.png").write_bytes(b"")
+    else:
+        content = bytearray((folder / "0.png").read_bytes())
+        content[-20] ^= 1
+        (folder / "0.png").write_bytes(content)
     second = FakeDevice()
     async with open_house(second) as house:
         await completes(house, expected)

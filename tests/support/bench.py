@@ -40,8 +40,8 @@ def models(root: Path) -> dict[str, Model]:
     }
 
 
-async def open_executor(given: Mapping[str, Model]) -> DeviceExecutor:
-    executor = DeviceExecutor(Device(threads=1), given)
+async def open_executor(given: Mapping[str, Model], **options: Any) -> DeviceExecutor:
+    executor = DeviceExecutor(Device(threads=1, **options), given)
     await executor.open()
     return executor
 
@@ -55,6 +55,8 @@ class Bench:
     notices: list[RunNotice] = field(default_factory=list)
     on: Callable[[RunNotice], None] = lambda _: None
     references: Mapping[str, Path] = field(default_factory=dict)
+    wanted: tuple[int, ...] = ()
+    spool: Path = Path("spool")
 
     async def plan(self) -> Plan:
         spec = JobSpec(
@@ -67,7 +69,7 @@ class Bench:
             digest="",
             original_prompt="",
         )
-        self.part = Part(str(spec.id), spec, self.work, self.references, Path("spool"))
+        self.part = Part(str(spec.id), spec, self.work, self.references, self.spool, self.wanted)
         self.planned = await self.executor.plan(self.part)
         return self.planned
 

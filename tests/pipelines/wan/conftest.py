@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from support.image_to_video import make_image_to_video
 
 from pipelines.base import CancelToken, ImageOutput, VideoOutput
 from pipelines.device import Device
@@ -50,6 +51,14 @@ def t2v(wan_root: Path, open_resident: Callable[..., Wan]) -> Wan:
 @pytest.fixture(scope="session")
 def vace(wan_root: Path, open_resident: Callable[..., Wan]) -> Wan:
     return open_resident(wan_root / "wan-vace")
+
+
+@pytest.fixture(scope="session")
+def image_root(wan_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for each kind of image-to-video checkpoint."""
+    root = tmp_path_factory.mktemp("image-to-video")
+    make_image_to_video(wan_root / "wan-t2v", root)
+    return root
 
 
 @pytest.fixture(scope="session")

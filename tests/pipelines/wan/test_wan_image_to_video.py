@@ -1,8 +1,5 @@
 """36-channel checkpoints: the modes that their configuration allows, against the library's call."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +10,8 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from PIL import Image
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from support.image_to_video import KINDS
+from transformers import CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pipelines.base import CancelToken, UnsupportedRequest
@@ -22,60 +20,11 @@ from pipelines.state import dump, restore
 
 pytestmark = pytest.mark.slow
 
-# Width of the image embeddings, and the tokens that two images give: 2 * ((32 / 8)**2 + 1)
-IMAGE_DIM, TWO_IMAGES = 16, 34
-KINDS = {
-    "inpainting": {},
-    "first frame": {"image_dim": IMAGE_DIM, "added_kv_proj_dim": 24},
-    "first and last frame": {
-        "image_dim": IMAGE_DIM,
-        "added_kv_proj_dim": 24,
-        "pos_embed_seq_len": TWO_IMAGES,
-    },
-}
 MODES = {
     "inpainting": ["start", "both"],
     "first frame": ["start"],
     "first and last frame": ["both"],
 }
-
-
-@pytest.fixture(scope="module")
-def image_root(wan_root, tmp_path_factory):
-    """One folder for each kind: the tiny text-to-video one with another transformer."""
-    root = tmp_path_factory.mktemp("image-to-video")
-    base = WanTransformer3DModel.load_config(wan_root / "wan-t2v" / "transformer")
-    for seed, (kind, extra) in enumerate(KINDS.items()):
-        folder = root / kind
-        shutil.copytree(wan_root / "wan-t2v", folder)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            config = {**base, "in_channels": 36, **extra}
-            transformer = WanTransformer3DModel.from_config(config)
-            with torch.no_grad():
-                for parameter in transformer.parameters():
-                    parameter.mul_(2.0 if parameter.ndim > 1 else 1.0)
-            vision = CLIPVisionConfig(
-                hidden_size=IMAGE_DIM,
-                intermediate_size=24,
-                num_hidden_layers=3,
-                num_attention_heads=2,
-                image_size=32,
-                patch_size=8,
-                projection_dim=IMAGE_DIM,
-            )
-            encoder = CLIPVisionModel(vision)
-        transformer.save_pretrained(folder / "transformer")
-        if "image_dim" in extra:
-            encoder.save_pretrained(folder / "image_encoder")
-            processor = CLIPImageProcessorPil(
-                size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-            )
-            processor.save_pretrained(folder / "image_processor")
-        index = json.loads((folder / "model_index.json").read_text())
-        index["_class_name"] = "WanImageToVideoPipeline"
-        (folder / "model_index.json").write_text(json.dumps(index))
-    return root
 
 
 def library(folder, kind, device):
