@@ -183,6 +183,9 @@ SCENES: Mapping[str, Scene] = {
     ),
     # A second death: while the first one is put right.
     "again": Scene([(IMAGES, ONE)], first=Site("Executor.execute", "start 0/1", when="after")),
+    "halfway": Scene(
+        [(IMAGES, payload("a", batch_size=2, enhance="base"))], first=Site("Renderer.image", "1")
+    ),
     "rendered": Scene([(IMAGES, THREE)], first=Site("Journal.uploaded")),
     "answered": Scene([(IMAGES, ONE)], first=Site("Notifier.notify", "completed", when="after")),
     "exhausted": Scene(

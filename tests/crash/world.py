@@ -166,11 +166,14 @@ class Play:
         return int(self.ask("a", "SELECT count(*) FROM dead_letters"))
 
     def ask(self, worker: str, select: str) -> Any:
-        """Of a worker's database. What is asked for leaves the rest as it is."""
-        with closing(
-            sqlite3.connect(self.root / worker / "ourvidz.db", timeout=LIMIT_SECONDS)
-        ) as c:
-            return c.execute(select).fetchone()[0]
+        """The one value that it selects."""
+        return self.column(worker, select)[0]
+
+    def column(self, worker: str, select: str) -> list[Any]:
+        """Of a worker's database, whether it lives or not."""
+        path = self.root / worker / "ourvidz.db"
+        with closing(sqlite3.connect(path, timeout=LIMIT_SECONDS)) as connection:
+            return [row[0] for row in connection.execute(select)]
 
     async def live(
         self, worker: str, script: Script, site: Site | None = None, **flags: Any
@@ -207,8 +210,11 @@ class Play:
             if not (self.root / worker).exists():
                 continue
             spool = self.root / worker / "spool"
-            left = sorted(spool.rglob("*")) if spool.exists() else []
-            self.trouble(not left, f"worker {worker} left files in its spool: {left}")
+            left = {path.name for path in spool.iterdir()} if spool.exists() else set()
+            # They may come here again: that another worker has finished them nobody tells.
+            waiting = self.column(worker, "SELECT id FROM jobs WHERE state = 'queued'")
+            left -= set(waiting) if len(workers) > 1 else set()
+            self.trouble(not left, f"worker {worker} left folders in its spool: {left}")
             owed = self.ask(worker, "SELECT count(*) FROM answers")
             self.trouble(owed == 0, f"worker {worker} owes {owed} answers")
         if workers == "a":
