@@ -16,9 +16,12 @@ from secrets import token_hex
 from typing import Final
 
 import anyio
+import structlog
 
 from ourvidz.jobs import Asset, Reference
 from ourvidz.ports import STATE_FOLDER
+
+log = structlog.get_logger()
 
 _REFERENCE: Final = "reference-"
 _GONE: Final = ".gone-"
@@ -103,10 +106,14 @@ def open_folder(folder: Path, keep: Set[str]) -> None:
 
 
 def _renamed(folder: Path, new: Path) -> bool:
-    """Not in a thread, so that nothing else happens meanwhile; false if there is none."""
+    """Not in a thread, so that nothing else happens meanwhile; false if there is none, or it cannot
+    be moved: what is left is a matter of the next start, not of the job."""
     try:
         folder.rename(new)
     except FileNotFoundError:
+        return False
+    except OSError as error:
+        log.warning("folder_left", folder=str(folder), reason=str(error))
         return False
     return True
 

@@ -121,10 +121,10 @@ class Site:
         }
 
     @contextmanager
-    def serving(self) -> Iterator[Process]:
+    def serving(self, *flags: str) -> Iterator[Process]:
         """A service that is killed at the end, if it still runs."""
         with subprocess.Popen(
-            self.command(), env=self.environ(), stderr=subprocess.PIPE, text=True
+            self.command(*flags), env=self.environ(), stderr=subprocess.PIPE, text=True
         ) as popen:
             try:
                 yield Process(popen)
@@ -208,6 +208,30 @@ def test_a_job_outlives_a_kill(site: Site) -> None:
         (callback,) = site.callbacks.terminal(name)
         assert (callback.status, callback.signature_valid) == ("completed", True)
     assert (site.tiny / "sdxl.safetensors").stat() == made
+
+
+@pytest.mark.slow
+def test_a_video_goes_on_at_its_step_after_a_kill(site: Site, tiny: Path) -> None:
+    site.tiny.symlink_to(tiny)
+    video = {"type": "wan_generate", "frames": 17, "width": 128, "batch_size": None}
+    often = ("--set", "device.save_state_seconds=0.000001")
+    with site.serving(*often) as first:
+        url = first.ready()
+        submit(url, body("killed video", **video))
+        assert until_step(url, "killed video", STEPS // 2) < STEPS
+        assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    with site.serving(*often) as second:
+        url = second.ready()
+        site.callbacks.wait_for("killed video")
+        submit(url, body("whole video", **video))
+        site.callbacks.wait_for("whole video")
+        assert site.sha256(url, "killed video") == site.sha256(url, "whole video")
+        steps = [
+            httpx.get(f"{url}/jobs/{job_id(name)}", trust_env=False).json()["metrics"]["steps_done"]
+            for name in ("killed video", "whole video")
+        ]
+        assert steps[0] < steps[1] - 5, "some were done by then, and are not done again"
+        assert second.stop(signal.SIGTERM) == 0
 
 
 def _a_second_service_is_refused(site: Site) -> None:

@@ -343,6 +343,21 @@ async def test_a_reference_is_not_fetched_again(open_house: OpenHouse, tmp_path:
         assert refused["status"] == "failed", "this one is fetched"
 
 
+async def test_a_folder_that_cannot_be_removed_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    open_folder(spool.folder("a"), keep=frozenset())
+
+    def fail(*_: Any) -> None:
+        raise PermissionError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        await spool.remove("a")
+    assert spool.folder("a").is_dir()
+
+
 async def test_a_folder_is_gone_at_once(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
     kept = spool.folder("a")
