@@ -12,7 +12,7 @@ import orjson
 from support.history import Push
 from support.house import USER, job_id, payload
 
-from tests.crash.trap import Site
+from tests.crash.trap import STEP, Site
 from tests.crash.worker import LOOK_SECONDS
 
 Kind = Literal["embedded", "redis"]
@@ -130,6 +130,7 @@ class Scene:
 IMAGES, VIDEOS, TEXTS = "sdxl_queue", "wan_queue", "chat_queue"
 THREE = payload("a", batch_size=3, reference_image=f"workspace-temp/{REFERENCE}")
 ONE = payload("a")
+SEEDED = payload("a", "wan_generate", seed=7)
 
 SCENES: Mapping[str, Scene] = {
     # Three images with thumbnails, from a reference out of the store.
@@ -186,6 +187,9 @@ SCENES: Mapping[str, Scene] = {
     "halfway": Scene(
         [(IMAGES, payload("a", batch_size=2, enhance="base"))], first=Site("Renderer.image", "1")
     ),
+    # States are saved of what has a seed: a video goes on where it was.
+    "saved": Scene([(VIDEOS, SEEDED)]),
+    "resumed": Scene([(VIDEOS, SEEDED)], first=Site(STEP, "denoise", 3)),
     "rendered": Scene([(IMAGES, THREE)], first=Site("Journal.uploaded")),
     "answered": Scene([(IMAGES, ONE)], first=Site("Notifier.notify", "completed", when="after")),
     "exhausted": Scene(

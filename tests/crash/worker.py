@@ -58,7 +58,7 @@ class Order:
 
 class HoldingDevice(FakeDevice):
     def __init__(self, hold: Path, trap: Trap) -> None:
-        super().__init__()
+        super().__init__(save_steps=1)
         self._hold = hold
         self._trap = trap
 
