@@ -40,7 +40,7 @@ sim: setup
 # Kills a worker at every call of every port, and looks at what becomes of its jobs: at the points
 # whose name holds ONLY, at LANES of them at a time.
 ONLY ?=
-LANES ?= 2
+LANES ?= 4
 crash: setup
 	PYTHONPATH=.:tests $(BIN)/python -m tests.crash.matrix --only '$(ONLY)' --lanes $(LANES)
 
