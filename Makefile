@@ -6,7 +6,7 @@ BIN := .venv/bin
 # OpenMP threads that spin while they wait would starve the event loop on a small machine.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test sim check lint gpu bench bench-sched clean
+.PHONY: setup demo test sim crash check lint gpu bench bench-sched clean
 
 setup: .venv/ready
 
@@ -36,6 +36,13 @@ SEEDS ?= 10000
 FIRST ?= 0
 sim: setup
 	$(BIN)/python -m tests.scheduler.walk --seeds $(SEEDS) --first $(FIRST)
+
+# Kills a worker at every call of every port, and looks at what becomes of its jobs: at the points
+# whose name holds ONLY, at LANES of them at a time.
+ONLY ?=
+LANES ?= 4
+crash: setup
+	PYTHONPATH=.:tests $(BIN)/python -m tests.crash.matrix --only '$(ONLY)' --lanes $(LANES)
 
 # What to run before a commit: style, types, floors and the fast tests.
 check: setup .venv/node lint

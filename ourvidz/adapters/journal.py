@@ -19,7 +19,6 @@ from ourvidz.adapters.journal_rows import (
     TEXT,
     end,
     forget,
-    key_of,
     known_as,
     move,
     owe,
@@ -29,7 +28,7 @@ from ourvidz.adapters.journal_rows import (
 )
 from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState, TextResult
 from ourvidz.ports import Answer, Clock, JobRecord, Known
-from ourvidz.wire import event_id
+from ourvidz.wire import event_id, job_key
 
 __all__ = ["JOURNAL_SCHEMA", "SqliteJournal"]
 
@@ -196,7 +195,7 @@ class SqliteJournal:
     async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
         now = self._clock.wall()
         data = INVALID.dump_json(invalid)
-        key = key_of(invalid.id or "")
+        key = job_key(invalid.id or "")
         due = self._forgetting_due()
 
         def operation(connection: sqlite3.Connection) -> bool:
@@ -221,7 +220,7 @@ class SqliteJournal:
     async def rejected(self, job_id: str) -> InvalidJob | None:
         def operation(connection: sqlite3.Connection) -> InvalidJob | None:
             select = "SELECT data FROM rejected WHERE id = ?"
-            row = connection.execute(select, (key_of(job_id),)).fetchone()
+            row = connection.execute(select, (job_key(job_id),)).fetchone()
             return None if row is None else read(INVALID, row[0])
 
         return await self._database.run(operation)
@@ -231,7 +230,7 @@ class SqliteJournal:
             rows = connection.execute(
                 "SELECT job_id, event_id, claim_id, body, attempts FROM answers "
                 "WHERE NOT parked AND (?1 IS NULL OR job_id = ?1) ORDER BY created_at, event_id",
-                (None if job_id is None else key_of(job_id),),
+                (None if job_id is None else job_key(job_id),),
             )
             return [Answer(*row) for row in rows.fetchall()]
 

@@ -114,15 +114,6 @@ def read(adapter: TypeAdapter[T], data: bytes) -> T:
     return adapter.validate_python(orjson.loads(data))
 
 
-def key_of(job_id: str) -> str:
-    """The one spelling of an id. What has no UUID's form stands for itself; what has one in another
-    spelling (without hyphens, in braces) is that job's id to the backend too."""
-    try:
-        return str(UUID(job_id))
-    except ValueError:
-        return job_id
-
-
 def known_as(connection: sqlite3.Connection, spec: JobSpec) -> Known:
     row = connection.execute(
         "SELECT digest, state FROM jobs WHERE id = ?", (str(spec.id),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import (
     AsyncIterator,
@@ -47,8 +48,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedCallback:
-    """``status`` is the job's status in the body, ``answered`` the HTTP status given for it.
-    ``body`` is the parsed JSON, or ``None`` where it was none; ``headers`` are in lower case."""
+    """``status`` is the job's status in the body, ``answered`` the HTTP status given for it, and
+    ``skipped`` if the answer says so. ``body`` is the parsed JSON, or ``None`` where it was none;
+    ``headers`` are in lower case. ``at`` is when it came, on the machine's monotonic clock."""
 
     status: str | None
     signature_valid: bool
@@ -56,6 +58,8 @@ class ReceivedCallback:
     body: Any
     raw: bytes
     headers: Mapping[str, str]
+    skipped: bool
+    at: float
 
 
 class Receiver:
@@ -137,21 +141,26 @@ class Receiver:
         await _respond(send, answer)
 
     async def _record(self, headers: Mapping[str, str], raw: bytes) -> Answer:
+        at = time.monotonic()
         valid = self._signer.verify(dict(headers), raw)
-        answer = Answer(status=401)
-        if valid:
-            answer = self._answers.popleft() if self._answers else Answer()
         try:
             body = orjson.loads(raw)
         except orjson.JSONDecodeError:
             body = None
+        answer = self._answer(body) if valid else Answer(status=401)
         status = body.get("status") if isinstance(body, dict) else None
         async with self._arrived:
             self._callbacks.append(
-                ReceivedCallback(status, valid, answer.status, body, raw, headers)
+                ReceivedCallback(
+                    status, valid, answer.status, body, raw, headers, answer.skipped, at
+                )
             )
             self._arrived.notify_all()
         return answer
+
+    def _answer(self, body: Any) -> Answer:  # noqa: ARG002 - for subclasses
+        """What a callback with a valid signature is answered."""
+        return self._answers.popleft() if self._answers else Answer()
 
 
 class _Server(uvicorn.Server):

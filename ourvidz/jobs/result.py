@@ -46,7 +46,8 @@ class JobResult:
 
     ``failed`` maps the original index of each image that failed to its error. ``final_prompt`` is
     the prompt that was executed, after an enhancement. ``metrics`` are counts and seconds of this
-    run, for the API; they never enter a file.
+    run, for the API; they never enter a file. ``dead_letter`` says why the job's element goes to
+    the dead letters once its answer is settled; without it the element is dropped.
     """
 
     status: Literal["completed", "failed", "cancelled"]
@@ -58,3 +59,4 @@ class JobResult:
     failed: Mapping[int, JobError] = field(default_factory=dict)
     generation_seconds: float = 0.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    dead_letter: str | None = None

@@ -7,6 +7,7 @@ are the same whether a job has just ended or was found after a crash.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -31,6 +32,7 @@ from ourvidz.ports import (
     StoreRejected,
 )
 from ourvidz.service.events import Events
+from ourvidz.service.faults import refusal_of
 from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.pauses import asked, backoff
@@ -138,18 +140,26 @@ class Delivery:
             await self._announce(answer, record)
         if record is not None:
             await self._release(record.spec.id)
+        else:
+            await self._bury(job_id)
 
     @property
     def claims(self) -> Mapping[str, str]:
         """Jobs by the claims that are held for their delivery."""
         return {held.claim_id: job_id for job_id, held in self._held.items() if held.claim_id}
 
+    def supersede(self, job_id: str, claim_id: str) -> str | None:
+        """What is being delivered is held by this claim from here on. Returns the claim that it
+        does not need any more: its earlier one, or this one where nothing is being delivered."""
+        held = self._held.get(job_id)
+        if held is None:
+            return claim_id
+        earlier, held.claim_id = held.claim_id, claim_id
+        return earlier
+
     def adopt(self, job_id: UUID, claim_id: str) -> bool:
         """The job, if it is being delivered, is held by this claim from here on; whether it is."""
-        held = self._held.get(str(job_id))
-        if held is not None:
-            held.claim_id = claim_id
-        return held is not None
+        return self.supersede(str(job_id), claim_id) != claim_id
 
     def lose(self, claim_id: str) -> None:
         """The claim is gone: no upload and no callback is begun for what it held."""
@@ -157,7 +167,8 @@ class Delivery:
             if held.claim_id == claim_id:
                 held.lost = claim_id
                 held.scope.cancel()
-                self.uploads.drop(UUID(job_id))
+                with contextlib.suppress(ValueError):  # The id of a refused payload is any text.
+                    self.uploads.drop(UUID(job_id))
 
     async def _let_go(self, job_id: str, held: _Held) -> None:
         """Whoever claims the element next goes on: here, from what the journal holds."""
@@ -165,7 +176,7 @@ class Delivery:
         if record is not None and record.state is JobState.RENDERED:
             await self.journal.requeue(record.spec.id)
             await self.spool.left(job_id)
-        else:
+        elif record is not None:
             await self.spool.remove(job_id)
         if held.claim_id is not None and held.claim_id != held.lost:
             await self.source.hand_back(held.claim_id)  # It came again in the meantime.
@@ -252,8 +263,29 @@ class Delivery:
         # A renewal at this moment must not take it for lost.
         self._held[str(job_id)].claim_id = None
         if record is not None and record.claim_id is not None:
-            await self.source.acknowledge(record.claim_id)
+            await self.drop(record, record.claim_id)
         await self.spool.remove(str(job_id))
+
+    async def drop(self, record: JobRecord | None, claim_id: str) -> None:
+        """A job's element that is not needed any more goes for good, or to the dead letters."""
+        result = None if record is None else record.result
+        if result is None or result.dead_letter is None:
+            await self.source.acknowledge(claim_id)
+        else:
+            await self.source.dead_letter(claim_id, result.dead_letter)
+
+    async def _bury(self, job_id: str) -> None:
+        """A payload that is answered goes to the dead letters, also if another claim takes over its
+        element meanwhile."""
+        invalid = await self.journal.rejected(job_id)
+        held = self._held[job_id]
+        while invalid is not None and (claim_id := held.claim_id) is not None:
+            held.claim_id = None  # as in _release
+            try:
+                await self.source.dead_letter(claim_id, refusal_of(invalid))
+            except BaseException:
+                held.claim_id = held.claim_id or claim_id
+                raise
 
     def _publish_end(self, record: JobRecord) -> None:
         events = self.events.open(record.spec.id)

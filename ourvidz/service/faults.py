@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ourvidz.jobs import ErrorCode, ImageWork, JobError, Work
+from ourvidz.jobs import ErrorCode, ImageWork, InvalidJob, JobError, Work
 from scheduler.messages import Settle
 from scheduler.types import Fault
 
@@ -27,6 +27,11 @@ def settle_error(settle: Settle, work: Work) -> JobError:
         case _:
             code, retryable = _run_code(work), True
     return JobError(code, settle.detail or code.value, retryable)
+
+
+def refusal_of(invalid: InvalidJob) -> str:
+    """Why a payload never became a job, for who reads the dead letters."""
+    return f"{invalid.error.code.value}: {invalid.error.message}"
 
 
 def _run_code(work: Work) -> ErrorCode:

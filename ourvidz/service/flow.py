@@ -47,13 +47,13 @@ from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.earlier import Earlier, find_earlier
 from ourvidz.service.engine import Engine
-from ourvidz.service.faults import CANCELLED, JobFailed, settle_error
+from ourvidz.service.faults import CANCELLED, JobFailed, refusal_of, settle_error
 from ourvidz.service.health import JOB_DEFECT, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.produce import Produced, Production
 from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.spool import Spool, reference_path
-from ourvidz.wire import Rules, parse
+from ourvidz.wire import Rules, job_key, parse
 from scheduler.messages import CancelRequested, JobArrived
 from scheduler.types import Outcome
 
@@ -114,15 +114,24 @@ class Flow:
             return await self._accept(claimed, parsed)
 
     async def _reject(self, claimed: Claimed, invalid: InvalidJob) -> Owed | None:
-        """Answer a payload that is no job, if it has an id."""
-        reason = f"{invalid.error.code.value}: {invalid.error.message}"
+        """Answer a payload that is no job, if it has an id. While its answer is owed its newest
+        element is held: what another worker cannot find nobody would answer, if this one were gone
+        for good."""
+        reason = refusal_of(invalid)
         log.warning("job_invalid", job=invalid.id, queue=claimed.queue, reason=reason)
-        owed = False
+        left: str | None = claimed.claim_id
         if invalid.id is not None:
-            body = self.delivery.invalid_body(invalid)
-            owed = await self.journal.reject(invalid, None, body)
-        await self.source.dead_letter(claimed.claim_id, reason)
-        return Owed(invalid.id, None) if owed and invalid.id is not None else None
+            key, body = job_key(invalid.id), self.delivery.invalid_body(invalid)
+            if await self.journal.reject(invalid, None, body):
+                return Owed(key, claimed.claim_id)
+            if await self.journal.rejected(key) is not None:
+                owed = await self.journal.answers(key)
+                left = self.delivery.supersede(key, claimed.claim_id)
+                if owed and left == claimed.claim_id:
+                    return Owed(key, left)  # Its lease was lost, and this is its element again.
+        if left is not None:
+            await self.source.dead_letter(left, reason)
+        return None
 
     async def _accept(self, claimed: Claimed, spec: JobSpec) -> Owed | None:
         """Run the job unless it is known already."""
@@ -143,7 +152,7 @@ class Flow:
         needed = superseded != claimed.claim_id
         held = needed and self._hold(claimed, spec)
         if superseded is not None:
-            await self.source.acknowledge(superseded)
+            await self.delivery.drop(await self.journal.get(spec.id), superseded)
         return await self._take_up(claimed, spec) if needed and not held else None
 
     def _hold(self, claimed: Claimed, spec: JobSpec) -> bool:
@@ -179,14 +188,13 @@ class Flow:
                 await self._let_go(job)
                 return None
             metrics = job.metrics()
-            result = replace(result, metrics=metrics)
+            given_up = job.exhausted and result.status == "failed"
+            letter = "its runs were cut off" if given_up else None
+            result = replace(result, metrics=metrics, dead_letter=letter)
             await self.journal.finish(spec.id, result, answer=job.stop != "backend")
             if job.lost:
                 await self._let_go(job, result)
                 return None
-            if job.exhausted and result.status == "failed":
-                job.released = True
-                await self.source.dead_letter(job.claimed.claim_id, "its runs were cut off")
             log.info(
                 "job_ended",
                 status=result.status,
@@ -196,7 +204,7 @@ class Flow:
             )
             if result.error is not None:
                 log.warning("job_error", code=result.error.code.value, reason=result.error.message)
-            return Owed(str(spec.id), None if job.released else job.claimed.claim_id)
+            return Owed(str(spec.id), job.claimed.claim_id)
 
     async def _let_go(self, job: ActiveJob, result: JobResult | None = None) -> None:
         """Back to its queue with what there is of it. Where its end is written down already, that

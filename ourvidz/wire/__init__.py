@@ -30,7 +30,7 @@ What is rounded, cut or not honoured is named in the job's warnings. Unknown key
 """
 
 from ourvidz.wire.common import derived_seed
-from ourvidz.wire.keys import asset_key, event_id, thumbnail_key
+from ourvidz.wire.keys import asset_key, event_id, job_key, thumbnail_key
 from ourvidz.wire.parse import parse, parse_object
 from ourvidz.wire.presets import known_types
 from ourvidz.wire.render import (
@@ -54,6 +54,7 @@ __all__ = [
     "callback_processing",
     "derived_seed",
     "event_id",
+    "job_key",
     "known_types",
     "parse",
     "parse_object",

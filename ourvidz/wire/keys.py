@@ -26,6 +26,15 @@ def thumbnail_key(user_id: UUID, job_id: UUID, index: int) -> str:
     return f"{_folder(user_id, job_id)}/{_index(index)}.thumb.webp"
 
 
+def job_key(job_id: str) -> str:
+    """The one spelling of an id. What has no UUID's form stands for itself; what has one in another
+    spelling (without hyphens, in braces) is that job's id to the backend too."""
+    try:
+        return str(UUID(job_id))
+    except ValueError:
+        return job_id
+
+
 def event_id(job_id: UUID | str, event: str) -> str:
     """The id of one callback, the same at every retry."""
     return f"{job_id}.{event}"

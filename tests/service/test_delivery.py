@@ -11,11 +11,12 @@ from uuid import UUID
 import anyio
 import httpx
 import pytest
-from support.house import House, OpenHouse, job_id, payload
+from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore, SteppedDevice
+from support.turns import turns
 
 from ourvidz.adapters.receiver import Answer, Receiver
-from ourvidz.ports import Delivered, StoreRejected, StoreUnavailable
+from ourvidz.ports import Delivered, JobRecord, StoreRejected, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -186,6 +187,25 @@ async def test_the_element_is_held_until_the_answer_is_there(
         assert await house.elements() == 0
 
 
+async def test_the_element_is_held_between_the_end_and_the_delivery(
+    open_house: OpenHouse,
+) -> None:
+    hold = Hold()
+    async with open_house(**QUIET) as house:
+        get = house.service.journal.get
+
+        async def held_up(id_: UUID) -> JobRecord | None:
+            await hold.wait()
+            return await get(id_)
+
+        house.service.journal.get = held_up  # type: ignore[method-assign]
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        assert list(house.service.leases.held().values()) == [job_id("a")]
+        hold.release()
+        await house.quiet()
+
+
 async def test_a_newer_claim_holds_what_is_being_delivered(open_house: OpenHouse) -> None:
     hold = Hold()
     async with open_house(**QUIET) as house:
@@ -197,6 +217,9 @@ async def test_a_newer_claim_holds_what_is_being_delivered(open_house: OpenHouse
         await house.source.hand_back(first)  # as the reaper does with an expired lease
         await house.push("sdxl_queue", payload("bad", steps=9999))
         await house.ended("bad")  # so the element before it has been dealt with
+        with anyio.fail_after(LIMIT_SECONDS):
+            while len(house.service.leases.held()) > 1:
+                await turns()
         (second,) = house.service.leases.held()
         assert second != first
         assert await house.source.renew([second], 60) == frozenset()

@@ -33,10 +33,10 @@ class Elsewhere:
     house: House
     leases: Leases
 
-    async def takes(self) -> None:
+    async def takes(self, id_: str = "") -> None:
         """The job's claim is not ours any more, and this worker has heard of it."""
         held = self.house.service.leases.held()
-        (claim_id,) = (claim for claim, job in held.items() if job == job_id("a"))
+        (claim_id,) = (claim for claim, job in held.items() if job == (id_ or job_id("a")))
         await self._move(claim_id, "elsewhere")
         await self.hears()
 
@@ -254,6 +254,30 @@ async def test_while_its_callback_is_tried_again(open_house: OpenHouse, receiver
         first, again = house.terminal(job_id("a"))
         assert (first.raw, first.headers["webhook-id"]) == (again.raw, again.headers["webhook-id"])
         assert (house.starts("a"), len(store.puts)) == (3, stored)
+
+
+@pytest.mark.parametrize("id_", [job_id("bad"), "../no UUID"])
+async def test_a_refused_payload_is_answered_by_the_next_claim(
+    open_house: OpenHouse, receiver: Receiver, id_: str
+) -> None:
+    receiver.reset([Answer(503)])
+    async with house_of(open_house, **SLOWLY) as (house, elsewhere, _):
+        await house.push("sdxl_queue", payload("a", id=id_, steps=9999))
+        with anyio.fail_after(LIMIT_SECONDS):
+            await receiver.until(lambda seen: len(seen) == 1)
+        await house.barrier()
+        await elsewhere.takes(id_)
+        with anyio.fail_after(LIMIT_SECONDS):
+            while house.service.delivery.pending:
+                await turns()
+        assert (len(receiver.callbacks), await house.dead_letters()) == (1, [])
+        await elsewhere.gives_back()
+        with anyio.fail_after(LIMIT_SECONDS):
+            await receiver.until(lambda seen: len(seen) == 2)
+        await house.quiet()
+        first, again = house.terminal(id_)
+        assert (first.raw, first.headers["webhook-id"]) == (again.raw, again.headers["webhook-id"])
+        assert len(await house.dead_letters()) == 1
 
 
 async def test_a_failed_job_is_answered_by_the_next_claim(open_house: OpenHouse) -> None:
