@@ -303,6 +303,21 @@ def test_one_run_at_a_time() -> None:
     assert device.counts.run_seconds == 8.0
 
 
+def test_those_that_start_together_take_the_first_step_together() -> None:
+    device = machine()
+    image = Sharing("i", 1, 8, 1.0, mid_phase=False)
+    for job, starters in (("x", 2), ("y", 2)):
+        device.know(demand(job, phase("a", seconds=4.0, steps=4, sharing=image)))
+        number = {"x": 1, "y": 2}[job]
+        device.carry_out(m.Start(Lease(number, job, 0), 7, starters), 0.0)
+    assert device.next_end() == 8.0
+    assert device.end(8.0) == [
+        m.PhaseFinished(Lease(1, "x", 0), 1),
+        m.PhaseFinished(Lease(2, "y", 0), 1),
+    ]
+    assert device.next_end() == float("inf")
+
+
 def test_nothing_is_cancelled_here() -> None:
     with pytest.raises(ProtocolError, match="nothing here is cancelled"):
         machine().carry_out(m.Cancel(Lease(1, "x", 0)), 0.0)
