@@ -279,6 +279,8 @@ def test_every_boundary_is_told_once_or_only_the_first_is_awaited() -> None:
     assert device.newly_reached(11.2) == ([m.StepReached(Lease(1, "x", 0), 1)], 11.0)
     assert device.newly_reached(11.9) is None
     assert (device.boundary(every=False), device.boundary(every=True)) == (float("inf"), 12.0)
+    assert device.newly_reached(12.0) == ([m.StepReached(Lease(1, "x", 0), 2)], 12.0)
+    assert device.boundary(every=True) == 13.0
     assert device.newly_reached(13.5) == ([m.StepReached(Lease(1, "x", 0), 3)], 13.0)
     assert device.boundary(every=True) == float("inf"), "the next one is the end"
     assert device.newly_reached(14.0) is None
