@@ -32,6 +32,7 @@ class Leases:
     async def renew(self) -> None:
         """Renew every lease that is held, for ever: those of active jobs, and those of jobs whose
         answer is not acknowledged yet."""
+        told: frozenset[str] = frozenset()
         while True:
             await anyio.sleep(self.settings.renew_seconds)
             held = self.held()
@@ -43,10 +44,11 @@ class Leases:
                 queue_failed(self.alarms, "renew", error)
                 continue
             self.alarms.silence(LEASE_LOST)
-            for claim_id in lost & self.held().keys():
+            for claim_id in (lost & self.held().keys()) - told:
                 log.error("lease_lost", job=held[claim_id])
                 self.alarms.ring(LEASE_LOST)
                 await self._let_go(claim_id)
+            told = lost
 
     async def _let_go(self, claim_id: str) -> None:
         """Its element is back in the queue, or another worker's: nothing more is begun for it here.
