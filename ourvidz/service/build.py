@@ -22,6 +22,7 @@ from ourvidz.ports import (
 )
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.calibration import Calibration, Forecasts
+from ourvidz.service.claims import Claims
 from ourvidz.service.company import Company
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
@@ -75,6 +76,7 @@ class _Shared:
         self.events = Events()
         self.metrics = Metrics()
         self.alarms = Alarms()
+        self.claims = Claims(ports.source, self.alarms)
         self.roster = Roster(self.events, self.room)
         self.calibration = Calibration(ports.clock, self.metrics)
         self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
@@ -116,7 +118,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         roster=shared.roster,
         intake=_intake(settings, ports, shared, engine, flow),
         delivery=delivery,
-        leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms),
+        leases=_leases(settings, ports, shared, delivery),
         watch=shared.watch,
         heartbeat=Heartbeat(ports.clock, settings.service.heartbeat_seconds, shared.metrics),
         events=shared.events,
@@ -158,7 +160,7 @@ def _hardware(settings: Settings, ports: Ports) -> Hardware:
 
 def _runs(ports: Ports, shared: _Shared) -> Runs:
     return Runs(
-        source=ports.source,
+        source=shared.claims,
         journal=ports.journal,
         roster=shared.roster,
         estimates=shared.estimates,
@@ -174,7 +176,7 @@ def _runs(ports: Ports, shared: _Shared) -> Runs:
 def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
     return Delivery(
         journal=ports.journal,
-        source=ports.source,
+        source=shared.claims,
         uploads=Uploads(ports.store, settings.store.bucket, settings.callback, shared.alarms),
         notifier=ports.notifier,
         events=shared.events,
@@ -184,6 +186,12 @@ def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
         spool=settings.service.data_dir / "spool",
         room=shared.room,
         alarms=shared.alarms,
+    )
+
+
+def _leases(settings: Settings, ports: Ports, shared: _Shared, delivery: Delivery) -> Leases:
+    return Leases(
+        ports.source, shared.claims, shared.roster, delivery, settings.intake, shared.alarms
     )
 
 
@@ -202,7 +210,7 @@ def _flow(
     return Flow(
         settings=settings,
         rules=Rules.from_settings(settings),
-        source=ports.source,
+        source=shared.claims,
         journal=ports.journal,
         executor=ports.executor,
         references=ports.references,

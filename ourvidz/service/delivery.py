@@ -25,13 +25,13 @@ from ourvidz.ports import (
     Answer,
     Clock,
     JobRecord,
-    JobSource,
     Journal,
     Notifier,
     NotifyRejected,
     NotifyUnavailable,
     StoreRejected,
 )
+from ourvidz.service.claims import Claims
 from ourvidz.service.events import Events
 from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
@@ -50,7 +50,7 @@ class Delivery:
     ``parked`` callbacks were given up."""
 
     journal: Journal
-    source: JobSource
+    source: Claims
     uploads: Uploads
     notifier: Notifier | None
     events: Events

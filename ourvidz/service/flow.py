@@ -34,7 +34,6 @@ from ourvidz.ports import (
     Admission,
     Claimed,
     Executor,
-    JobSource,
     Journal,
     Known,
     Part,
@@ -43,6 +42,7 @@ from ourvidz.ports import (
     References,
 )
 from ourvidz.service.active import ActiveJob, Roster, part_id
+from ourvidz.service.claims import Claims
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.engine import Engine
@@ -64,7 +64,7 @@ class Flow:
 
     settings: Settings
     rules: Rules
-    source: JobSource
+    source: Claims
     journal: Journal
     executor: Executor
     references: References

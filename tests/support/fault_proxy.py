@@ -279,7 +279,7 @@ def _reset(stream: SocketStream) -> None:
 
 @asynccontextmanager
 async def fault_proxy(url: str, wire: Wire) -> AsyncIterator[FaultProxy]:
-    """In front of the server at ``url``, until the block is left. The proxy's own URL names the same
+    """In front of the server at ``url``, until the block is left. The proxy's URL names the same
     path."""
     parts = urlsplit(url)
     assert parts.hostname is not None

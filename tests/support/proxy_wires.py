@@ -1,4 +1,4 @@
-"""As much of Redis' protocol and of HTTP/1.1 as the fault proxy reads, and its names for requests."""
+"""As much of Redis' protocol and of HTTP/1.1 as the fault proxy reads; its names for requests."""
 
 from __future__ import annotations
 
