@@ -301,9 +301,9 @@ class Service:
     async def _recover(self, tasks: TaskGroup) -> None:
         """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
         try:
-            await self.source.recover()
+            await self.intake.recover()
         except QueueError as error:
-            # What was held comes back when its leases run out; answers need no queue to go out.
+            # The intake goes on asking, and claims nothing before; answers need no queue to go out.
             queue_failed(self.alarms, "recover", error)
         left = (JobState.CLAIMED, JobState.WAITING, JobState.RUNNING)
         for record in await self.journal.in_states(*left):

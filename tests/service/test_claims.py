@@ -12,6 +12,7 @@ from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, SteppedDevice
 from support.turns import turns
 
+from ourvidz.adapters.queue_embedded import EmbeddedQueues
 from ourvidz.ports import QueueRefused, QueueUnavailable
 from ourvidz.service import claims
 
@@ -140,3 +141,28 @@ async def test_a_claim_that_is_let_go_is_not_missed(open_house: OpenHouse) -> No
         await house.barrier()
         acknowledging.release()
         await well(house, "a")
+
+
+async def test_what_a_killed_process_held_is_let_go_once_its_queue_answers(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when its leases run out: this worker's own are its to let go, before it claims anew."""
+    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
+    device = SteppedDevice()
+    hold = device.hold("a", "denoise")
+    async with open_house(device, **QUIET) as house:
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        house.kill()
+    asked, recover = list[str](), EmbeddedQueues.recover
+
+    async def away(self: EmbeddedQueues) -> int:
+        asked.append("recover")
+        if len(asked) < OFTEN:
+            raise AWAY
+        return await recover(self)
+
+    monkeypatch.setattr(EmbeddedQueues, "recover", away)
+    async with open_house(**QUIET) as house:
+        await well(house, "a")
+        assert len(asked) == OFTEN
