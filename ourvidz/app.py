@@ -24,6 +24,7 @@ from ourvidz.adapters.queue_upstash import upstash_server
 from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.recorder import FileRecorder
 from ourvidz.adapters.references import GuardedReferences
+from ourvidz.adapters.references_repeated import RepeatedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.adapters.store_presigned import PresignedStore
@@ -31,7 +32,7 @@ from ourvidz.adapters.worker import WORKER_SCHEMA, worker_identity
 from ourvidz.config import Settings
 from ourvidz.config.checks import queue_url
 from ourvidz.config.urls import local_url
-from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier
+from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier, References
 from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
 
@@ -75,7 +76,7 @@ async def open_service(
             journal=SqliteJournal(database, clock),
             executor=executor,
             store=store,
-            references=GuardedReferences(store, settings.references),
+            references=_references(settings, store),
             renderer=SpoolRenderer(settings.models),
             admission=AdmitAll(),
             notifier=notifier,
@@ -148,6 +149,11 @@ async def _store(settings: Settings, clock: Clock) -> AsyncIterator[AssetStore]:
             )
     else:
         yield FolderStore(config.dir, config.concurrent_max)
+
+
+def _references(settings: Settings, store: AssetStore) -> References:
+    guarded = GuardedReferences(store, settings.references)
+    return RepeatedReferences(guarded, settings.references.attempts_max)
 
 
 def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:

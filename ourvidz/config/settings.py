@@ -298,6 +298,7 @@ class References(Table):
     bytes_max: Bytes = 20 * 1024 * 1024
     pixels_max: int = Field(default=33_554_432, ge=1, le=10**9)
     seconds_max: Seconds = 10.0
+    attempts_max: int = Field(default=4, ge=1, le=100)
     concurrent_max: int = Field(default=4, ge=1, le=64)
     buckets: tuple[Bucket, ...] = ("workspace-temp", "user-library")
 
