@@ -65,7 +65,7 @@ async def open_service(
         notifier = None
         if settings.callback.url:
             client = await stack.enter_async_context(callback_client())
-            notifier = _notifier(settings, client)
+            notifier = _notifier(settings, client, clock)
         recorder = None
         if settings.recorder.path is not None:
             recorder = FileRecorder(settings.recorder.path, settings.recorder)
@@ -156,7 +156,7 @@ def _references(settings: Settings, store: AssetStore) -> References:
     return RepeatedReferences(guarded, settings.references.attempts_max)
 
 
-def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
+def _notifier(settings: Settings, client: httpx.AsyncClient, clock: Clock) -> Notifier:
     secrets = settings.secrets
     assert secrets.job_callback_secret is not None, "configuration asks for it beside the URL"
     key = secrets.supabase_service_key
@@ -166,6 +166,7 @@ def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
         key.get_secret_value() if key is not None else None,
         settings.callback.timeout_seconds,
         client,
+        wall=clock.wall,
     )
 
 
