@@ -103,7 +103,7 @@ async def test_a_client_that_leaves_takes_its_blocking_command_along(
 async def test_a_command_whose_reply_does_not_come(
     native: FaultProxy, client: Redis, redis: RedisProcess, fault: LoseReply, executed: bool
 ) -> None:
-    rule = native.plan(fault, "INCRBY", nth=1)
+    rule = native.plan(fault, "INCRBY", after=1)
     assert await client.incr("count") == 1
     with pytest.raises(errors.ConnectionError):
         await client.incr("count")
@@ -164,7 +164,7 @@ async def test_a_delay_lasts_until_it_is_released(web: FaultProxy, came: list[Re
 
 async def test_healed_everything_goes_through(web: FaultProxy) -> None:
     web.plan(Status(500), times=None)
-    web.plan(Silence(), nth=3)
+    web.plan(Silence(), after=3)
     async with httpx.AsyncClient(timeout=LONG) as client:
         for _ in range(3):
             assert (await client.get(web.url)).status_code == 500

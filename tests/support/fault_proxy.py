@@ -85,17 +85,17 @@ Fault = Reset | Silence | LoseReply | Truncate | Status | Delay | Drip
 
 @dataclass(slots=True)
 class Rule:
-    """``kind`` and ``nth`` of that kind, from 0; ``None`` is any. ``left``: to how many more it
-    happens, ``None`` to all. ``hit`` are the kinds of those to which it has happened."""
+    """It happens to requests of a ``kind``, ``None`` is any, from number ``first`` on. ``left``: to
+    how many more, ``None`` is all. ``hit`` are the kinds of those to which it has happened."""
 
     fault: Fault
     kind: str | None
-    nth: int | None
+    first: int
     left: int | None
     hit: list[str] = field(default_factory=list)
 
-    def takes(self, kind: str, nth: int) -> bool:
-        fits = self.kind in (None, kind) and self.nth in (None, nth) and self.left != 0
+    def takes(self, kind: str, number: int) -> bool:
+        fits = self.kind in (None, kind) and number >= self.first and self.left != 0
         if fits:
             self.left = None if self.left is None else self.left - 1
             self.hit.append(kind)
@@ -121,11 +121,11 @@ class FaultProxy:
         return set(self.counts)
 
     def plan(
-        self, fault: Fault, kind: str | None = None, nth: int | None = None, times: int | None = 1
+        self, fault: Fault, kind: str | None = None, after: int = 0, times: int | None = 1
     ) -> Rule:
-        """``nth`` counts from here on, over all kinds together where ``kind`` is ``None``."""
+        """To so many requests of the kind that come ``after`` so many more of them from now."""
         before = sum(self.counts.values()) if kind is None else self.counts[kind]
-        rule = Rule(fault, kind, None if nth is None else before + nth, times)
+        rule = Rule(fault, kind, before + after, times)
         self.faults.append(rule)
         return rule
 
