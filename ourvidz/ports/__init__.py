@@ -38,7 +38,7 @@ from ourvidz.ports.queues import (
     QueueUnavailable,
 )
 from ourvidz.ports.records import Measurements, Recorder, Series
-from ourvidz.ports.rendering import Renderer, RenderFailed
+from ourvidz.ports.rendering import DiskFull, Renderer, RenderFailed
 
 __all__ = [
     "Admission",
@@ -47,6 +47,7 @@ __all__ = [
     "Claimed",
     "Clock",
     "Delivered",
+    "DiskFull",
     "Executor",
     "ImageProduced",
     "JobRecord",

@@ -27,6 +27,7 @@ from ourvidz.service.company import Company
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.device_watch import DeviceWatch
+from ourvidz.service.disk import Disk
 from ourvidz.service.engine import Engine
 from ourvidz.service.estimates import Estimates, Hardware
 from ourvidz.service.events import Events
@@ -80,6 +81,8 @@ class _Shared:
         self.roster = Roster(self.events, self.room)
         self.calibration = Calibration(ports.clock, self.metrics)
         self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
+        folder = settings.service.data_dir / "spool"
+        self.disk = Disk(folder, settings.spool, self.room, self.alarms, self.metrics)
         device = settings.device
         self.watch = DeviceWatch(ports.clock, device.stall_seconds, device.stall_factor)
 
@@ -120,6 +123,7 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         delivery=delivery,
         leases=_leases(settings, ports, shared, delivery),
         watch=shared.watch,
+        disk=shared.disk,
         heartbeat=Heartbeat(ports.clock, settings.service.heartbeat_seconds, shared.metrics),
         events=shared.events,
         metrics=shared.metrics,
@@ -185,6 +189,7 @@ def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
         callback=settings.callback,
         spool=settings.service.data_dir / "spool",
         room=shared.room,
+        disk=shared.disk,
         alarms=shared.alarms,
     )
 
@@ -216,7 +221,12 @@ def _flow(
         references=ports.references,
         admission=ports.admission,
         production=Production(
-            ports.renderer, ports.journal, ports.clock, on_step, delivery.uploads.begin
+            ports.renderer,
+            ports.journal,
+            ports.clock,
+            shared.disk,
+            on_step,
+            delivery.uploads.begin,
         ),
         engine=engine,
         roster=shared.roster,
@@ -241,5 +251,6 @@ def _intake(
         settings=settings.intake,
         undelivered_max=settings.callback.undelivered_max,
         room=shared.room,
+        disk=shared.disk,
         alarms=shared.alarms,
     )

@@ -32,6 +32,7 @@ from ourvidz.ports import (
     StoreRejected,
 )
 from ourvidz.service.claims import Claims
+from ourvidz.service.disk import Disk
 from ourvidz.service.events import Events
 from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
@@ -59,6 +60,7 @@ class Delivery:
     callback: Callback
     spool: Path
     room: Signal
+    disk: Disk
     alarms: Alarms
     pending: int = 0
     parked: int = 0
@@ -97,6 +99,7 @@ class Delivery:
         finally:
             self._held.pop(job_id, None)
             self.pending -= 1
+            self.disk.look()
             self.room.notify()
 
     def _broke(self, error: BaseException) -> bool:

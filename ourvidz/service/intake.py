@@ -16,6 +16,7 @@ from ourvidz.config.settings import Queue
 from ourvidz.ports import Claimed, JobSource, QueueError
 from ourvidz.service.active import Roster
 from ourvidz.service.delivery import Delivery
+from ourvidz.service.disk import Disk
 from ourvidz.service.engine import Engine
 from ourvidz.service.flow import Flow
 from ourvidz.service.health import Alarms, queue_answered, queue_failed
@@ -40,6 +41,7 @@ class Intake:
     settings: IntakeSettings
     undelivered_max: int
     room: Signal
+    disk: Disk
     alarms: Alarms
     recovered: bool = False
     _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -129,9 +131,10 @@ class Intake:
             changed = self.room.ticket
 
     def _has_room(self, queue: str) -> bool:
-        """Claims go no deeper than the scheduler, this queue and the outbox can take."""
+        """Claims go no deeper than the scheduler, this queue, the outbox and the disk can take."""
         return (
-            self.roster.held(queue) < self.queues[queue].claims_max
+            not self.disk.full
+            and self.roster.held(queue) < self.queues[queue].claims_max
             and self.delivery.pending < self.undelivered_max
             and self.engine.credit() > self.roster.preparing()
         )

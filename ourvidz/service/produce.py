@@ -22,6 +22,7 @@ from ourvidz.jobs import (
 )
 from ourvidz.ports import (
     Clock,
+    DiskFull,
     ImageProduced,
     Journal,
     Part,
@@ -34,12 +35,16 @@ from ourvidz.ports import (
     VideoProduced,
 )
 from ourvidz.service.active import ActiveJob
+from ourvidz.service.disk import Disk
 from ourvidz.service.signal import Signal
 from scheduler.messages import StepReached
 
 log = structlog.get_logger()
 
 Picture = ImageProduced | VideoProduced
+
+# How long a picture waits in memory before a disk that was full is tried again.
+_FULL_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -48,7 +53,8 @@ class Produced:
 
     ``pictures`` wait to be rendered, by index: as many at most as one job may ask for. ``seen`` are
     the indices that have come; a run that is repeated after an out-of-memory error yields the same
-    pictures once more. ``closed`` when nothing more will come.
+    pictures once more. ``closed`` when nothing more will come, ``dropped`` if nobody wants it any
+    more. ``unwritten``: why a picture that is good has no file.
     """
 
     started: float
@@ -62,6 +68,8 @@ class Produced:
     pictures: dict[int, Picture] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     closed: bool = False
+    dropped: bool = False
+    unwritten: JobError | None = None
     changed: Signal = field(default_factory=Signal)
 
     def take(self, picture: Picture) -> None:
@@ -74,7 +82,7 @@ class Produced:
 
     def close(self, *, drop: bool) -> None:
         """Nothing more will come; ``drop`` what is not rendered yet."""
-        self.closed = True
+        self.closed, self.dropped = True, drop
         if drop:
             self.pictures.clear()
         self.changed.notify()
@@ -90,6 +98,7 @@ class Produced:
                 if index not in self.assets and index not in self.failed:
                     self.failed[index] = _missing(f"no image {index}")
             error = None if self.assets else next(iter(self.failed.values()))
+            error = self.unwritten or error
         return JobResult(
             status="completed" if error is None else "failed",
             assets=tuple(asset for _, asset in sorted(self.assets.items())),
@@ -110,6 +119,7 @@ class Production:
     renderer: Renderer
     journal: Journal
     clock: Clock
+    disk: Disk
     on_step: Callable[[StepReached], None]
     on_asset: Callable[[UUID, Asset], None]
     _open: dict[UUID, Produced] = field(default_factory=dict)
@@ -182,11 +192,10 @@ class Production:
         part = produced.part
         assert part is not None, "a run yields only after its part began"
         try:
-            if isinstance(picture, ImageProduced):
-                asset = await self.renderer.image(part, picture)
-            else:
-                asset = await self.renderer.video(part, picture)
+            asset = await self._written(job, produced, part, picture)
             await self.journal.add_asset(job.id, asset)
+        except DiskFull as full:
+            produced.unwritten = JobError(ErrorCode.WORKER_UNAVAILABLE, str(full), retryable=True)
         except RenderFailed as error:
             log.warning("asset_failed", index=index, reason=str(error))
             failed = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error), error.retryable)
@@ -201,6 +210,26 @@ class Production:
             if job.stop is None:
                 self.on_asset(job.id, asset)
             job.log.publish("asset", {"index": index, "sha256": asset.sha256, "mime": asset.mime})
+
+    async def _written(
+        self, job: ActiveJob, produced: Produced, part: Part, picture: Picture
+    ) -> Asset:
+        """The picture's file. A disk that is full is waited for, as long as somebody wants the job
+        here. Raises ``RenderFailed``."""
+        while True:
+            try:
+                if isinstance(picture, ImageProduced):
+                    asset = await self.renderer.image(part, picture)
+                else:
+                    asset = await self.renderer.video(part, picture)
+            except DiskFull:
+                self.disk.refused()
+                if job.stop is not None or produced.dropped:
+                    raise
+                await anyio.sleep(_FULL_SECONDS)
+            else:
+                self.disk.took()
+                return asset
 
 
 def _pictures(work: Work) -> int:
