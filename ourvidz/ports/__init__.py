@@ -36,6 +36,7 @@ from ourvidz.ports.queues import (
     QueueFull,
     QueueRefused,
     QueueUnavailable,
+    Standing,
 )
 from ourvidz.ports.records import Measurements, Recorder, Series
 from ourvidz.ports.rendering import DiskFull, Renderer, RenderFailed
@@ -74,6 +75,7 @@ __all__ = [
     "RunNotice",
     "RunSink",
     "Series",
+    "Standing",
     "StoreDenied",
     "StoreRejected",
     "StoreUnavailable",

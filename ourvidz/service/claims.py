@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
+from uuid import UUID
 
 import stamina
+import structlog
 
-from ourvidz.ports import JobSource, QueueError
+from ourvidz.jobs import InvalidJob, JobSpec
+from ourvidz.ports import Claimed, JobSource, QueueError, Standing
 from ourvidz.service.health import Alarms, queue_answered, queue_failed
+
+log = structlog.get_logger()
 
 # The first pause after a queue that does not answer, and the longest: an answer to a user waits.
 _RETRY_SECONDS = 0.5
@@ -28,6 +35,34 @@ class Claims:
     source: JobSource
     alarms: Alarms
     _left: dict[str, None] = field(default_factory=dict)
+
+    async def first(self, claimed: Claimed, parsed: JobSpec | InvalidJob) -> bool:
+        """Whether no other worker has to do with this job. Else the element, which a producer
+        pushed once more, is let go of: the job's own is that worker's, or comes back to its
+        queue."""
+        if parsed.id is None:
+            return True
+        standing = await self._done(
+            "mark",
+            lambda: self.source.mark(claimed.claim_id, _name(str(parsed.id)), parsed.digest),
+        )
+        if standing is Standing.FREE:
+            return True
+        other = standing is Standing.OTHER_BODY
+        log.log(
+            logging.ERROR if other else logging.INFO,
+            "job_elsewhere",
+            job=str(parsed.id),
+            queue=claimed.queue,
+            standing=standing.value,
+        )
+        if other:
+            await self.dead_letter(claimed.claim_id, "same id, another body, at another worker")
+        elif isinstance(parsed, InvalidJob):
+            await self.dead_letter(claimed.claim_id, "answered by another worker")
+        else:
+            await self.acknowledge(claimed.claim_id)
+        return False
 
     async def acknowledge(self, claim_id: str) -> None:
         self._leave(claim_id)
@@ -70,3 +105,11 @@ class Claims:
                 result = await call()
         queue_answered(self.alarms)
         return result
+
+
+def _name(job_id: str) -> str:
+    """The same for every spelling of a UUID, and short for what is none."""
+    try:
+        return str(UUID(job_id))
+    except ValueError:
+        return hashlib.sha256(job_id.encode(errors="replace")).hexdigest()

@@ -97,6 +97,8 @@ class Flow:
             self.alarms.ring(JOB_DEFECT)
             await self.source.dead_letter(claimed.claim_id, f"internal error ({error!r})"[:500])
             return None
+        if not await self.source.first(claimed, parsed):
+            return None
         if isinstance(parsed, InvalidJob):
             return await self._reject(claimed, parsed)
         with bind_job(parsed.id):

@@ -41,7 +41,7 @@ KINDS: Mapping[str, Mapping[str, frozenset[str]]] = {
             {
                 *("CLIENT SETINFO", "CLIENT SETNAME", "PING", "BLMOVE"),
                 *("OWNED", "CLAIM", "COUNT", "RENEW", "ACKNOWLEDGE", "DEAD_LETTER"),
-                *("PUT_BACK", "PUSH", "EXPIRED"),
+                *("MARK", "PUT_BACK", "PUSH", "EXPIRED"),
             }
         ),
         "store": frozenset(
@@ -57,7 +57,7 @@ KINDS: Mapping[str, Mapping[str, frozenset[str]]] = {
             {
                 *("CONFIG GET", "CONFIG SET", "SUBSCRIBE probe", "EVAL probe", "SUBSCRIBE"),
                 *("OWNED", "CLAIM", "COUNT", "RENEW", "ACKNOWLEDGE", "DEAD_LETTER"),
-                *("PUT_BACK", "PUSH", "EXPIRED", "DEPTHS"),
+                *("MARK", "PUT_BACK", "PUSH", "EXPIRED", "DEPTHS"),
             }
         ),
         "store": frozenset({"PUT png", "PUT webp", "PUT mp4", "GET png"}),
