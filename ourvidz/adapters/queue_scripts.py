@@ -122,19 +122,21 @@ return lost
 """
 
 # KEYS: the job's marker, claims. ARGV: claim, owner, digest of the body, seconds to remember. A
-# claim that came back to its queue holds nothing. A server that is full remembers nothing, which
-# must not keep claims from ending. Returns the ``Standing``.
+# claim that came back to its queue holds nothing. Another body changes nothing, whosever it is. A
+# server that is full remembers nothing, which must not keep claims from ending. Returns the
+# ``Standing``.
 MARK: Final = """
 local marker, claims = KEYS[1], KEYS[2]
 redis.call('HEXISTS', claims, ARGV[1])
 local found = redis.call('GET', marker)
 if found then
   local claim, owner, digest = string.match(found, '^([^|]*)|([^|]*)|(.*)$')
-  if owner ~= ARGV[2] then
-    if digest ~= ARGV[3] then return 'other body' end
-    if claim == '' then return 'ended' end
-    if redis.call('HEXISTS', claims, claim) == 1 then return 'held' end
-  end
+  local mine, known = owner == ARGV[2], digest == ARGV[3]
+  local held = claim ~= '' and redis.call('HEXISTS', claims, claim) == 1
+  if not mine and not known then return 'other body' end
+  if not mine and claim == '' then return 'ended' end
+  if not mine and held then return 'held' end
+  if mine and not known and (claim == '' or held) then return 'free' end
 end
 redis.pcall('SET', marker, table.concat({ARGV[1], ARGV[2], ARGV[3]}, '|'), 'EX', ARGV[4])
 return 'free'

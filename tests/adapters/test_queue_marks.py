@@ -119,6 +119,19 @@ async def test_what_refuses_an_element_lets_it_go(world: SharedWorld, other: Sha
     assert (await marked(third))[1] is Standing.ENDED
 
 
+async def test_another_body_at_the_same_worker_says_nothing_of_the_job(
+    world: SharedWorld, other: SharedQueues
+) -> None:
+    """Whose journal dead-letters it."""
+    mine, _ = await marked(world.source)
+    for expected in (Standing.HELD, Standing.ENDED):
+        bad, standing = await marked(world.source, "another body")
+        assert standing is Standing.FREE
+        await world.source.dead_letter(bad, "same id, another body")
+        assert (await marked(other))[1] is expected
+        await world.source.acknowledge(mine)
+
+
 async def test_what_is_forgotten_is_free(world: SharedWorld, other: SharedQueues) -> None:
     claim_id, _ = await marked(world.source)
     await world.source.acknowledge(claim_id)

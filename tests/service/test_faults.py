@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 
 import pytest
 from support.fault_proxy import Delay, Drip, Fault, LoseReply, Reset, Silence, Status, Truncate
-from support.house import OpenHouse
+from support.house import OpenHouse, job_id
 from support.rclone import Rclone, rclone
 from support.redis_process import RedisProcess
 from support.roads import KINDS, Lives, Roads, redis_and_s3, upstash_and_presigned
@@ -82,6 +82,8 @@ FAULTS: Mapping[str, Fault] = {
     "429": Status(429, headers={"Retry-After": "0"}),
     "200 with HTML": Status(200),
 }
+# More requests than one job makes of a server.
+MOST = 40
 # What tells a connection that is silent from one that is slow.
 PATIENCE = {
     "queue_server.timeout_seconds": 0.5,
@@ -132,3 +134,25 @@ async def test_an_upload_that_cannot_be_called_off_is_left_to_its_store(
         called_off = roads.plan("store", LoseReply(), "DELETE abort")
         await Lives(open_house, roads).run()
         assert called_off.hit == ["DELETE abort"]
+
+
+async def test_the_reply_to_every_request_of_a_job_is_lost_in_turn(
+    open_house: OpenHouse, roads: Roads
+) -> None:
+    flags = {**roads.flags, "intake.poll_seconds": 30.0}
+    async with open_house(queues=roads.queues, **flags) as house:
+        for place, proxy in roads.proxies.items():
+            for number in range(MOST):
+                name = f"{place} {number}"
+                rule = proxy.plan(LoseReply(), after=number)
+                roads.push("sdxl_queue", name)
+                assert (await house.ended(name))["status"] == "completed"
+                await house.quiet()
+                ends = house.terminal(job_id(name))
+                assert len({(end.headers["webhook-id"], end.raw) for end in ends}) == 1
+                proxy.faults.clear()
+                if not rule.hit:
+                    break
+            assert number > 1, "every request has lost its reply"
+            assert number < MOST - 1
+        assert await house.dead_letters() == []
