@@ -11,6 +11,7 @@ import structlog
 from ourvidz.config.settings import Intake
 from ourvidz.ports import JobSource
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.claims import Claims
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.health import LEASE_LOST, Alarms, queue_failed
 
@@ -23,6 +24,7 @@ class Leases:
     and a lease is several renewals long. ``lose`` stops an active job that is not ours any more."""
 
     source: JobSource
+    claims: Claims
     roster: Roster
     delivery: Delivery
     settings: Intake
@@ -71,6 +73,7 @@ class Leases:
                 log.warning("leases_reaped", count=count)
 
     def held(self) -> Mapping[str, str]:
-        """Jobs by claim id."""
-        active = {job.claimed.claim_id: str(job.id) for job in self.roster if not job.released}
-        return {**self.delivery.claims, **active}
+        """Jobs by claim id, without what is being let go."""
+        active = {job.claimed.claim_id: str(job.id) for job in self.roster}
+        held = {**self.delivery.claims, **active}
+        return {claim_id: job for claim_id, job in held.items() if not self.claims.left(claim_id)}

@@ -19,6 +19,7 @@ from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.calibration import Forecasts
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.device_watch import DeviceWatch
+from ourvidz.service.disk import Disk
 from ourvidz.service.engine import Engine, Place
 from ourvidz.service.estimates import Estimates, Quantiles
 from ourvidz.service.events import EventLog, Events
@@ -83,6 +84,7 @@ class Service:
     delivery: Delivery
     leases: Leases
     watch: DeviceWatch
+    disk: Disk
     heartbeat: Heartbeat
     events: Events
     metrics: Metrics
@@ -104,12 +106,14 @@ class Service:
         async with anyio.create_task_group() as tasks:
             await self.estimates.recall()
             await self._recover(tasks)
+            await self.disk.measure()
             self._tasks = tasks
             self._recovered.set()
             tasks.start_soon(self.engine.run)
             tasks.start_soon(self.forecasts.watch)
             tasks.start_soon(self.estimates.keep)
             tasks.start_soon(self.heartbeat.beat)
+            tasks.start_soon(self.disk.watch)
             tasks.start_soon(self._watch_device)
             tasks.start_soon(self._announce_end)
             tasks.start_soon(self.leases.renew)
@@ -307,9 +311,9 @@ class Service:
     async def _recover(self, tasks: TaskGroup) -> None:
         """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
         try:
-            await self.source.recover()
+            await self.intake.recover()
         except QueueError as error:
-            # What was held comes back when its leases run out; answers need no queue to go out.
+            # The intake goes on asking, and claims nothing before; answers need no queue to go out.
             queue_failed(self.alarms, "recover", error)
         left = (JobState.CLAIMED, JobState.WAITING, JobState.RUNNING)
         for record in await self.journal.in_states(*left):
