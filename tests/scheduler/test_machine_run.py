@@ -305,6 +305,26 @@ def test_one_run_at_a_time() -> None:
     assert device.counts.run_seconds == 8.0
 
 
+def test_nothing_is_told_of_boundaries_once_somebody_leaves() -> None:
+    device = machine()
+    device.know(demand("x", phase("a", seconds=4.0, steps=4)))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 10.0)
+    assert device.newly_reached(14.0) is None
+    assert device.end(14.0) == [m.PhaseFinished(Lease(1, "x", 0), 1)]
+
+
+def test_the_next_phase_begins_at_its_first_step_though_the_last_was_paused() -> None:
+    device = machine()
+    device.know(demand("x", *[phase("a", seconds=4.0, steps=4)] * 2))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 0.0)
+    device.carry_out(m.Pause(Lease(1, "x", 0)), 0.5)
+    device.end(1.0)
+    device.carry_out(m.Resume(Lease(2, "x", 0), 2), 1.0)
+    device.end(4.0)
+    device.carry_out(m.Start(Lease(3, "x", 1), 3), 4.0)
+    assert device.next_end() == 8.0
+
+
 def test_those_that_start_together_take_the_first_step_together() -> None:
     device = machine()
     image = Sharing("i", 1, 8, 1.0, mid_phase=False)
