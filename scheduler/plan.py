@@ -24,18 +24,23 @@ class Estimate:
 
 
 def estimates(index: Index, order: Sequence[Job], now: float) -> list[Estimate]:
-    """Project the jobs one after the other: what runs, then ``order``, each to its end.
+    """Project the jobs one after the other: what runs, then ``order``, each to its end. Who is
+    being paused stops at the next step, and goes on after the first of ``order``, for whom it is.
 
     A set-up is counted for the first job that needs a component, as if everything fitted. Texts
     that can be decoded together are, from the first one's turn on. While no step is reached, a
     run's time left falls with the clock, but not beyond its phase. What the jobs up to one may take
     longer than expected adds up as independent errors do.
     """
+    paused = [run.job for run in index.runs.values() if run.pausing] if order else []
     projection = _Projection(index, order)
     for run in index.runs.values():
-        projection.add_run(run, now)
-    for job in order:
-        projection.add(job)
+        projection.add_run(run, now, stops=run.job in paused)
+    for place, job in enumerate(order):
+        projection.add(job, place + 1)
+        if place == 0:
+            for rest in paused:
+                projection.add_rest(rest, job)
     return projection.found
 
 
@@ -94,7 +99,11 @@ class _Projection:
         self._together = _together(chain((run.job for run in index.runs.values()), order))
         self._units = sum(r.job.sharing.units for r in index.runs.values() if r.job.sharing)
 
-    def add_run(self, run: Run, now: float) -> None:
+    def add_run(self, run: Run, now: float, *, stops: bool) -> None:
+        """``stops``: only to the next step; the job itself comes later."""
+        if stops:
+            self._at = max(self._at, _to_next_step(run.job, now - run.since))
+            return
         left = self._phase_seconds(run.job)
         left -= min(now - run.since, left)
         end = left + run.job.remaining_seconds - run.job.phase_seconds
@@ -109,8 +118,19 @@ class _Projection:
         sharing = job.sharing
         return job.phase_seconds * (1.0 if sharing is None else sharing.factor(self._units))
 
-    def add(self, job: Job) -> None:
-        position = len(self.found) - len(self._index.runs) + 1
+    def add_rest(self, job: Job, target: Job) -> None:
+        """What is left of a run that is being paused for the target, once that has ended."""
+        back = self._index.way_back_seconds(job, target)
+        group = self._together.get(job.id)
+        if group is None:
+            left = max(0.0, job.remaining_seconds - job.current.step_seconds)
+            self._tell(job, 0, 0.0, self._at + back + left)
+            return
+        if group.start is None:
+            group.start = self._at + back
+        self._tell(job, 0, 0.0, group.start + group.seconds(job))
+
+    def add(self, job: Job, position: int) -> None:
         group = self._together.get(job.id)
         start = group.start if group is not None else None
         if start is None:
@@ -129,3 +149,8 @@ class _Projection:
         self._variance += job.spread_seconds**2
         late = finish + math.sqrt(self._variance)
         self.found.append(Estimate(job.id, position, start, finish, late))
+
+
+def _to_next_step(job: Job, since: float) -> float:
+    """Seconds until the step at hand is done, which was begun so many seconds ago."""
+    return max(0.0, job.current.step_seconds - since)

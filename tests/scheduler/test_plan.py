@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler import Estimate
+from scheduler import messages as m
 from scheduler.types import Sharing
 from tests.scheduler.shell import DEFAULTS, LINKS, PLAIN, Shell, Steadfast, phase
 
@@ -141,3 +142,56 @@ def test_images_that_run_together_take_as_long_as_all_their_units() -> None:
     for name in "ab":
         s.finish(name, state=1)
     assert s.scheduler.plan(0.0)[0].finish_seconds == pytest.approx(11.0)
+
+
+def preempted(s: Shell, short: str = "unet") -> dict[str, tuple[int, float, float]]:
+    """A short job has come at half a second, and everyone who runs is being paused for it."""
+    assert s.feed(m.TimeReached(), 0.5) == []
+    said = s.arrive("short", phase(short, seconds=2.0))
+    assert any(text.startswith("Pause") for text in said)
+    found = s.scheduler.plan(0.75)
+    assert [e.job for e in found if e.position == 1] == ["short"]
+    return {e.job: (e.position, e.start_seconds, e.finish_seconds) for e in found}
+
+
+def preemptive(device: int = 200) -> Shell:
+    policy = replace(PLAIN, preempt=True)
+    s = Shell(SIZES, device=device, settings=replace(DEFAULTS, policy=policy))
+    s.warm("unet", "vae")
+    return s
+
+
+def test_a_run_that_is_being_paused_goes_on_after_the_job_that_it_is_paused_for() -> None:
+    s = preemptive()
+    s.arrive("long", phase("unet", seconds=100.0, steps=100), phase(seconds=7.0))
+    s.arrive("last", phase("vae", seconds=500.0))
+    assert preempted(s) == {
+        "short": (1, 0.25, 2.25),
+        "long": (0, 0.0, pytest.approx(2.25 + 106.0)),
+        "last": (2, pytest.approx(2.25 + 106.0), pytest.approx(2.25 + 106.0 + 500.0)),
+    }
+    assert s.scheduler.plan(50.0)[0].start_seconds == 0.0, "the step is late"
+    s.pause(1)
+    found = {e.job: e.finish_seconds for e in s.scheduler.plan(0.75)}
+    assert found["long"] == pytest.approx(2.0 + 106.0, abs=1.0)
+
+
+def test_what_a_paused_run_has_to_load_again_counts() -> None:
+    s = preemptive(device=101)
+    s.arrive("long", phase("unet", seconds=100.0, steps=100))
+    set_up = LINKS.stage_seconds(70) + LINKS.load_seconds(70)
+    back = LINKS.load_seconds(50)
+    found = preempted(s, "llm")
+    assert found["long"][2] == pytest.approx(found["short"][2] + back + 99.0)
+    assert found["short"][1] <= 0.25 + set_up
+
+
+def test_texts_that_are_being_paused_go_on_together() -> None:
+    s = preemptive()
+    for name in "ab":
+        s.arrive(name, phase("unet", **(text(100.0) | {"steps": 100})))
+    assert preempted(s, "vae") == {
+        "short": (1, pytest.approx(0.25), pytest.approx(2.25)),
+        "a": (0, 0.0, pytest.approx(2.25 + 150.0)),
+        "b": (0, 0.0, pytest.approx(2.25 + 150.0)),
+    }
