@@ -201,3 +201,36 @@ def test_state_that_finds_no_room_is_owed_and_repaid() -> None:
     i.move(i.residencies["a"], Tier.STAGED)
     i.repay()
     assert (x.owed, i.owed_bytes, i.ledger.device.free) == (0, 0, 25)
+
+
+def way_back(i: Index, *phases, other, carried: int = 0) -> float:
+    """Of a job that runs, if another goes instead, beside a third that carries so many bytes."""
+    third = park(i, "third", phase(work=carried))
+    run = Run(Lease(1, "third", 0), third, 1, 0.0, False, 0)
+    i.begin(run, 0)
+    i.end(run)
+    i.carry(third, carried)
+    third.move(Standing.WAITING)
+    i.park(third)
+    mine = park(i, "mine", *phases)
+    i.begin(Run(Lease(2, "mine", 0), mine, 2, 0.0, False, 0), 0)
+    return i.way_back_seconds(mine, park(i, "other", other))
+
+
+@pytest.mark.parametrize(
+    ("work", "carried", "back"),
+    [(50, 0, 0.0), (51, 0, LOAD), (45, 5, 0.0), (46, 5, LOAD)],
+)
+def test_the_way_back_counts_where_what_runs_cannot_stay_beside_all_states(
+    work: int, carried: int, back: float
+) -> None:
+    found = way_back(index(), phase("a"), other=phase("b", work=work), carried=carried)
+    assert found == pytest.approx(back)
+
+
+def test_the_way_back_is_of_the_phase_that_runs_and_of_all_its_components() -> None:
+    later = (phase("a"), phase("b"))
+    assert way_back(index(), *later, other=phase(work=60)) == 0.0
+    assert way_back(index(), *later, other=phase(work=61)) == pytest.approx(LOAD)
+    both = way_back(index(), phase("a", "b"), other=phase(work=60))
+    assert both == pytest.approx(LOAD + LINKS.load_seconds(10))
