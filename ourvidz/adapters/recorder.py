@@ -130,18 +130,18 @@ class FileRecorder:
 
     def _write_all(self, files: RecordingFiles) -> None:
         lines: list[Turn | End] = []
-        numbers = itertools.count(1)
+        written = itertools.count(0)
         while not (lines and isinstance(lines[-1], End)):
             lines = [self._lines.get()]
             while len(lines) < _BATCH_MAX and not self._lines.empty():
                 lines.append(self._lines.get())
-            files.write([self._encoded(line, numbers) for line in lines])
+            files.write([self._encoded(line, written) for line in lines])
 
-    def _encoded(self, line: Turn | End, numbers: Iterator[int]) -> bytes:
+    def _encoded(self, line: Turn | End, written: Iterator[int]) -> bytes:
         if isinstance(line, End):
-            return encode(line)
+            return encode(End(line.reason, next(written)))
         turn = self._without_users(line) if self._settings.hash_users else line
-        return encode(Numbered(next(numbers), turn))
+        return encode(Numbered(next(written) + 1, turn))
 
     def _without_users(self, turn: Turn) -> Turn:
         events = tuple(anonymous(event, self._alias) for event in turn.events)

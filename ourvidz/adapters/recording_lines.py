@@ -11,7 +11,8 @@ line                                                            means
                                                                 files
 ``{"turn": n, "at": s, "events": [...], "commands": null}``     it raised, and there was no turn
                                                                 after it
-``{"end": why}``                                                nothing was written from here on
+``{"end": why, "turns": n}``                                    nothing was written from here on,
+                                                                after so many turns
 ==============================================================  ====================================
 
 A message is a table of one entry, its name and its fields; fields that hold their default are left
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Union, get_args
+from typing import Annotated, Any, Final, NotRequired, Union, get_args
 
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -60,7 +61,10 @@ class Numbered:
 
 @dataclass(frozen=True, slots=True)
 class End:
+    """``turns`` were written; not said where the disk took no more."""
+
     reason: str
+    turns: int | None = None
 
 
 Line = Beginning | Numbered | End
@@ -75,8 +79,8 @@ def encode(line: Line) -> bytes:
             commands = None if turn.commands is None else _named(turn.commands)
             events = _named(turn.events)
             table = {"turn": number, "at": turn.at, "events": events, "commands": commands}
-        case End(reason):
-            table = {"end": reason}
+        case End(reason, turns):
+            table = {"end": reason} | ({} if turns is None else {"turns": turns})
     # Without warnings: an integer may stand where a float does.
     return _LINES.dump_json(table, exclude_defaults=True, warnings=False) + b"\n"
 
@@ -92,7 +96,7 @@ def decode(line: bytes, where: str) -> Line:
     if "header" in table:
         return Beginning(**table)
     if "end" in table:
-        return End(table["end"])
+        return End(table["end"], table.get("turns"))
     commands = table["commands"]
     decided = None if commands is None else tuple(_unnamed(commands))
     return Numbered(table["turn"], Turn(table["at"], tuple(_unnamed(table["events"])), decided))
@@ -139,7 +143,7 @@ _TURN: Final = {
 }
 _TABLES: Final = (
     _table("header", {"header": Header, "file": int}),
-    _table("end", {"end": str}),
+    _table("end", {"end": str, "turns": NotRequired[int]}),
     _table("turn", _TURN),
 )
 _LINE: Any = Annotated[Union[_TABLES], Discriminator(_line_of)]  # noqa: UP007 - a tuple

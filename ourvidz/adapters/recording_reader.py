@@ -56,7 +56,7 @@ class RecordingReader:
         """A last line that cannot be read was being written when the process was killed, or is
         now; anywhere else it is damage, and raises ``RecordingUnusable``. So does a turn that is
         missing, or there twice."""
-        due = 1 if self._first == 1 else None
+        done = 0 if self._first == 1 else None
         for line, where, last in self._all_lines():
             try:
                 parsed = decode(line, where)
@@ -66,11 +66,13 @@ class RecordingReader:
                 self._ending = _TORN
                 return
             if isinstance(parsed, Numbered):
-                if due not in (None, parsed.number):
-                    raise RecordingUnusable(f"{where} is turn {parsed.number}, not turn {due}")
-                due = parsed.number + 1
+                if done is not None and parsed.number != done + 1:
+                    raise RecordingUnusable(f"{where} is turn {parsed.number}, not turn {done + 1}")
+                done = parsed.number
                 yield parsed.turn
             elif isinstance(parsed, End):
+                if done is not None and parsed.turns not in (None, done):
+                    raise RecordingUnusable(f"{where} ends after {parsed.turns} turns, not {done}")
                 closed = parsed.reason == CLOSED
                 self._ending = "the service ended" if closed else f"it ends: {parsed.reason}"
 

@@ -63,7 +63,8 @@ def simulate(
 
     With --from-events the jobs are those of a recording but the cancelled and the refused, and what
     the profile does not say of the card, the links, the components or running together is as it was
-    recorded; so are the scheduler's settings, unless --config or --set give others.
+    recorded; so are the scheduler's settings, but for the keys of --set, unless --config names a
+    file with others.
 
     On a terminal it is a table unless --json is given.
     """
@@ -128,8 +129,18 @@ def _recorded(recording: Path, profile: Path, chosen: Layers) -> _Case:
     estimated, phases = recorded.estimated
     if estimated:
         typer.echo(f"at their estimates: {estimated} of {phases} phases", err=True)
-    settings = _settings(chosen) if chosen.file or chosen.flags else reader.header.settings
-    return _Case(source, workload, costs, settings)
+    return _Case(source, workload, costs, _what_if(reader.header.settings, chosen))
+
+
+def _what_if(recorded: SchedulerSettings, chosen: Layers) -> SchedulerSettings:
+    """The recorded settings, unless a file gives others, with the keys of --set in their place."""
+    from ourvidz.config.policy import overlaid  # noqa: PLC0415 - pydantic
+
+    if chosen.file is not None:
+        return _settings(chosen)
+    if not chosen.flags:
+        return recorded
+    return overlaid(recorded, chosen.settings(require_secrets=False).scheduler, chosen.flags)
 
 
 def _print_line(row: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import fields, replace
 
 from ourvidz.config.settings import Scheduler
 from scheduler.types import PolicySettings, SchedulerSettings
@@ -16,4 +17,19 @@ def scheduler_settings(table: Scheduler) -> SchedulerSettings:
         follow_seconds=table.follow_seconds,
         class_weights=table.class_weights,
         policy=PolicySettings(**{f.name: getattr(table, f.name) for f in fields(PolicySettings)}),
+    )
+
+
+def overlaid(
+    settings: SchedulerSettings, table: Scheduler, keys: Iterable[str]
+) -> SchedulerSettings:
+    """The settings with what the table has under these dotted keys of the configuration."""
+    names = {key.split(".")[1] for key in keys if key.startswith("scheduler.")}
+    given = scheduler_settings(table)
+    policy = {f.name: getattr(given.policy, f.name) for f in fields(given.policy)}
+    rest = {f.name: getattr(given, f.name) for f in fields(given) if f.name != "policy"}
+    return replace(
+        settings,
+        **{name: rest[name] for name in names & rest.keys()},
+        policy=replace(settings.policy, **{name: policy[name] for name in names & policy.keys()}),
     )

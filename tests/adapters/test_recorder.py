@@ -401,8 +401,9 @@ async def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
         (lambda lines: lines[:5] + lines[4:], "line 6 is turn 4, not turn 5"),
         (lambda lines: [lines[0], *lines[2:]], "line 2 is turn 2, not turn 1"),
         (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], "line 4 is turn 4, not tu"),
+        (lambda lines: [*lines[:4], lines[-1]], f"line 5 ends after {len(TURNS)} turns, not 3"),
     ],
-    ids=["deleted", "doubled", "first", "exchanged"],
+    ids=["deleted", "doubled", "first", "exchanged", "last"],
 )
 async def test_lines_that_are_not_as_they_were_written_are_damage(
     tmp_path: Path, change: Callable[[list[bytes]], list[bytes]], said: str

@@ -220,6 +220,12 @@ def test_the_recorded_settings_hold_unless_others_are_given(
     assert used[0] == header().settings
     assert used[1].waiting_jobs_max == 7
     assert used[1].class_weights, "the others are the configuration's too"
+    monkeypatch.setenv("OURVIDZ_CONFIG", str(CONFIG))
+    changes = ("scheduler.waiting_jobs_max=7", "scheduler.preempt=false", "http.port=7999")
+    cli(*arguments, *(word for change in changes for word in ("--set", change)))
+    recorded = header().settings
+    policy = replace(recorded.policy, preempt=False)
+    assert used[2] == replace(recorded, waiting_jobs_max=7, policy=policy), "and nothing else"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def written(path: Path, lines: Sequence[Line]) -> Path:
 
 
 def whole(made: Header, turns: Sequence[Turn], end: str = "closed") -> list[Line]:
-    return [Beginning(made, 1), *numbered(turns), End(end)]
+    return [Beginning(made, 1), *numbered(turns), End(end, len(turns))]
 
 
 def numbered(turns: Sequence[Turn], first: int = 1) -> list[Numbered]:
