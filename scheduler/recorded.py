@@ -130,6 +130,8 @@ class Recorded:
         self, job: str, number: int, phase: Phase, state_bytes: int, batching: Mapping[str, Any]
     ) -> Phase:
         expected = phase.steps_expected
+        if expected is None and self._demands[job].kind == "text":
+            expected = phase.steps  # nothing was learned yet of how long such texts are
         if expected is not None:
             # The machine takes every step: of a text those that it had, or was expected to have.
             steps = max(1, min(phase.steps, self._watch.steps.get((job, number), expected)))

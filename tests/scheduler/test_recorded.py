@@ -196,6 +196,24 @@ def test_a_text_takes_the_steps_that_it_had_or_was_expected_to_have() -> None:
     assert (after.steps, after.seconds) == (25, 10.0)
 
 
+def test_a_text_of_which_nothing_was_learned_takes_the_steps_that_it_had_too() -> None:
+    text = demand("j", "qwen_base.model")
+    asked = arrived(replace(text, phases=(replace(text.phases[0], seconds=40.0, steps=100),)))
+    assert costs(asked).demands["j"].phases[0].steps == 100
+    shared = (
+        turn(102.0, m.Start(FIRST, 1, 2), m.Start(OTHER, 1, 2)),
+        turn(103.0, m.StepReached(FIRST, 25)),
+        turn(104.0, m.PhaseFinished(FIRST, 1)),
+    )
+    found = costs(asked, *shared).demands["j"].phases[0]
+    assert (found.steps, found.seconds) == (25, 10.0)
+    # An image has all of its steps, though only some of them were told.
+    image = demand("j", "sdxl.unet")
+    asked = arrived(replace(image, phases=(replace(image.phases[0], seconds=40.0, steps=100),)))
+    found = costs(asked, *shared).demands["j"].phases[0]
+    assert (found.steps, found.seconds) == (100, 40.0)
+
+
 def test_it_says_how_many_phases_are_at_their_estimates() -> None:
     run = (turn(102.0, m.Start(FIRST, 1)), turn(103.0, m.PhaseFinished(FIRST, 1)))
     assert collected(arrived(demand("j", "sdxl.unet"), demand("k", "sdxl.unet"))).estimated == (
