@@ -7,8 +7,8 @@ events say, then decides anew:
    is about to follow one that has finished, an idle device waits for it.
 2. If no job is on its way to be started the policy is asked for one (the *target*); if that means
    to preempt, whoever runs is asked to pause. A target keeps its turn until it is started,
-   cancelled or failed; only jobs that arrive meanwhile may take it, so that two jobs cannot evict
-   each other's components for ever.
+   cancelled or failed, or what runs leaves it no room; only jobs that arrive meanwhile may take
+   it, so that two jobs cannot evict each other's components for ever.
 3. The target's components are brought in; it is started when all is there, and with it those that
    share its run.
 4. Without a target, jobs join the run that lasts if they may share it.

@@ -1,7 +1,8 @@
 """Whose turn it is: the job on its way to be started (the *target*), from its choice to its start.
 
-A target keeps its turn until it is started, cancelled or failed; only jobs that arrive meanwhile
-may take it, so that two jobs cannot evict each other's components for ever.
+A target keeps its turn until it is started, cancelled or failed, or what runs leaves it no room;
+only jobs that arrive meanwhile may take it, so that two jobs cannot evict each other's components
+for ever. A drain forgets it.
 """
 
 from __future__ import annotations
