@@ -21,6 +21,7 @@ from ourvidz.ports import (
     Renderer,
 )
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.aside import Aside
 from ourvidz.service.calibration import Calibration, Forecasts
 from ourvidz.service.company import Company
 from ourvidz.service.delivery import Delivery
@@ -167,6 +168,7 @@ def _runs(ports: Ports, shared: _Shared) -> Runs:
         source=ports.source,
         journal=ports.journal,
         roster=shared.roster,
+        aside=Aside(ports.journal, shared.roster),
         estimates=shared.estimates,
         calibration=shared.calibration,
         company=Company(),

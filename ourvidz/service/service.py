@@ -307,6 +307,7 @@ class Service:
     async def _recover(self, tasks: TaskGroup) -> None:
         """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
         try:
+            await self._give_back_attempts()
             await self.source.recover()
         except QueueError as error:
             # What was held comes back when its leases run out; answers need no queue to go out.
@@ -316,6 +317,14 @@ class Service:
             await self.journal.requeue(record.spec.id)
             log.warning("job_recovered", job=str(record.spec.id), state=record.state.value)
         await self.delivery.recover(tasks)
+
+    async def _give_back_attempts(self) -> None:
+        """Of jobs that only stood aside when the earlier process died. Raises ``QueueError``."""
+        aside = await self.journal.aside()
+        # The oldest last: each goes to the head of its queue.
+        for record in reversed(await self.journal.in_states(JobState.RUNNING)):
+            if record.spec.id in aside and record.claim_id is not None:
+                await self.source.hand_back(record.claim_id)
 
     async def _drain(self) -> None:
         """No new claims; what runs may finish until the deadline; the rest is handed back."""
