@@ -1,8 +1,8 @@
 """Workers by fork: what they import is imported once, which is most of what a start costs.
 
 ``python -m tests.crash.nursery MODULE`` takes orders, a line of JSON each, on standard input, and
-answers with lines on standard output: ``{"began": pid}`` to each, ``{"ended": pid, "status": code}``
-later. The module's ``Order`` is what its ``serve`` takes, which returns the worker's exit code.
+answers with lines on standard output: ``{"began": pid}`` to each, and later
+``{"ended": pid, "status": code}``. The module's ``serve`` takes an ``Order`` and returns the code.
 It has no thread and no event loop, so that a fork is safe, and ends with its input.
 """
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,6 +69,16 @@ class Backend(Receiver):
         if body["status"] == "completed":
             self._completed.add(body["job_id"])
         return Answer(skipped=skipped)
+
+
+def elements(redis: RedisProcess, queues: Sequence[str]) -> int:
+    """Those that the queues hold, claimed or not."""
+    # At one moment: what is being claimed or put back is in one of the two places.
+    with redis.client.pipeline(transaction=True) as pipeline:
+        pipeline.hlen(HELD)
+        for queue in queues:
+            pipeline.llen(queue)
+        return sum(map(int, pipeline.execute()))
 
 
 class Nursery:
@@ -154,12 +164,7 @@ class Play:
 
     def elements(self) -> int:
         if self.kind == "redis":
-            # At one moment: what is being claimed or put back is in one of the two places.
-            with self.lane.redis.client.pipeline(transaction=True) as pipeline:
-                pipeline.hlen(HELD)
-                for queue in QUEUES:
-                    pipeline.llen(queue)
-                return sum(map(int, pipeline.execute()))
+            return elements(self.lane.redis, QUEUES)
         return int(self.ask("a", "SELECT count(*) FROM queue_items"))
 
     def dead_letters(self) -> int:

@@ -14,7 +14,7 @@ from tests.soak.load import POISON, Load
 from tests.soak.worker import Begun
 
 # What a process allocates once comes within its first jobs, and is no leak.
-WARM_UP_JOBS = 20
+WARM_UP_JOBS = 80
 LOST = (Kind.LOST, Kind.NOT_STORED)
 
 

@@ -28,15 +28,14 @@ from typing import Any
 
 import anyio
 import orjson
-import redis.asyncio
 from support.history import Call, History
 from support.house import SECRET
-from support.redis_process import DEAD, HELD, RedisProcess, redis_process
+from support.redis_process import DEAD, RedisProcess, redis_process
 
 from ourvidz.adapters.receiver import Answer, Receiver
 from ourvidz.service.signal import Signal
-from tests.crash.worker import LOOK_SECONDS, read_puts
-from tests.crash.world import Nursery, open_nursery
+from tests.crash.worker import read_puts, until
+from tests.crash.world import Nursery, elements, open_nursery
 from tests.soak.load import QUEUES, REFUSED_SHARE, Element, Load, drawn, make_load
 from tests.soak.report import Kill, Watched, judge
 from tests.soak.worker import Order, read_begun
@@ -107,16 +106,15 @@ class Soak:
 
     async def run(self) -> Watched:
         (self.root / "hung").mkdir()
-        server = redis.asyncio.Redis(port=self.redis.port)
-        async with server, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             for worker in WORKERS:
                 tasks.start_soon(self._supervise, worker)
             async with anyio.create_task_group() as traffic:
                 for number in range(PRODUCERS):
                     mine = self.load.elements[number::PRODUCERS]
-                    traffic.start_soon(self._produce, server, mine, number == 0)
+                    traffic.start_soon(self._produce, mine, number == 0)
                 traffic.start_soon(self._kill)
-                await self._done(server)
+                await self._done()
                 traffic.cancel_scope.cancel()
             self.over = True
             for pid in self.alive.values():
@@ -152,15 +150,14 @@ class Soak:
             environ={"OURVIDZ__QUEUE_SERVER__KIND": "redis", "REDIS_URL": self.redis.url},
         )
 
-    async def _produce(
-        self, server: redis.asyncio.Redis, elements: Sequence[Element], repeats: bool
-    ) -> None:
+    async def _produce(self, elements: Sequence[Element], repeats: bool) -> None:
+        push = self.redis.client.rpush
         for element in elements:
-            await server.rpush(element.queue, element.raw)
+            push(element.queue, element.raw)
             if repeats and element.twice:
                 await anyio.sleep(CLIENT_PAUSE_SECONDS)
-                await server.rpush(element.queue, element.raw)
-            while await self._left(server) > WAITING_MAX:
+                push(element.queue, element.raw)
+            while self._left() > WAITING_MAX:
                 await self.backend.changed.ticket.wait()
         self.producing -= 1
         self.backend.changed.notify()
@@ -177,7 +174,7 @@ class Soak:
             os.kill(self.alive[worker], signal.SIGKILL)
             number += 1
 
-    async def _done(self, server: redis.asyncio.Redis) -> None:
+    async def _done(self) -> None:
         """Return once every job is answered and no element is left, or nothing gets on."""
         jobs = {element.id for element in self.load.elements}
         while self.producing or not jobs <= self.backend.ended:
@@ -188,18 +185,13 @@ class Soak:
                 self.troubles.append(f"no job ended for {STUCK_SECONDS} s")
                 return
         with anyio.move_on_after(STUCK_SECONDS):
-            while await self._left(server):
-                await anyio.sleep(LOOK_SECONDS)
+            await until(lambda: self._left() == 0)
             return
-        self.troubles.append(f"{await self._left(server)} elements are left")
+        self.troubles.append(f"{self._left()} elements are left")
 
-    async def _left(self, server: redis.asyncio.Redis) -> int:
+    def _left(self) -> int:
         """Elements in the queues, claimed or not."""
-        async with server.pipeline(transaction=True) as pipeline:
-            pipeline.hlen(HELD)
-            for queue in QUEUES:
-                pipeline.llen(queue)
-            return sum(map(int, await pipeline.execute()))
+        return elements(self.redis, QUEUES)
 
     def _watched(self) -> Watched:
         letters = self.redis.client.lrange(DEAD, 0, -1)
