@@ -36,7 +36,7 @@ from ourvidz.adapters.receiver import Answer, Receiver
 from ourvidz.service.signal import Signal
 from tests.crash.worker import read_puts, until
 from tests.crash.world import Nursery, elements, open_nursery
-from tests.soak.load import QUEUES, REFUSED_SHARE, Element, Load, drawn, make_load
+from tests.soak.load import QUEUES, REFUSED_SHARE, Element, Load, Planted, drawn, make_load
 from tests.soak.report import Kill, Watched, judge
 from tests.soak.worker import Order, read_begun
 
@@ -118,7 +118,7 @@ class Soak:
                 traffic.cancel_scope.cancel()
             self.over = True
             for pid in self.alive.values():
-                os.kill(pid, signal.SIGTERM)
+                send(pid, signal.SIGTERM)
         return self._watched()
 
     async def _supervise(self, worker: str) -> None:
@@ -128,15 +128,16 @@ class Soak:
             pid = self.alive[worker] = await self.nursery.bear(order)
             self.born.notify()
             if self.over:
-                os.kill(pid, signal.SIGTERM)
+                send(pid, signal.SIGTERM)
             status = await self.nursery.ended(pid)
             del self.alive[worker]
             self.ends["killed" if pid in {kill.pid for kill in self.kills} else str(status)] += 1
-            if status not in (0, -signal.SIGKILL, os.EX_TEMPFAIL):
+            stopped = self.over and status == -signal.SIGTERM  # while it was still starting
+            if status not in (0, -signal.SIGKILL, os.EX_TEMPFAIL) and not stopped:
                 self.troubles.append(f"worker {worker} ended with {status}: {order.log}")
 
     def _order(self, worker: str) -> Order:
-        kinds = ("crash", "hang", "oom")
+        kinds: tuple[Planted, ...] = ("crash", "hang", "oom")
         return Order(
             data=self.root / worker,
             store=self.root / "store",
@@ -145,7 +146,7 @@ class Soak:
             begun=self.root / "begun",
             hung=self.root / "hung",
             url=self.backend.url,
-            planted={kind: sorted(self.load.of(kind)) for kind in kinds},  # type: ignore[arg-type]
+            planted={kind: sorted(self.load.of(kind)) for kind in kinds},
             flags=FLAGS,
             environ={"OURVIDZ__QUEUE_SERVER__KIND": "redis", "REDIS_URL": self.redis.url},
         )
@@ -167,12 +168,14 @@ class Soak:
         number = 0
         while True:
             await self.kill_when(self, number)
-            worker = choice.choice(WORKERS)
-            while worker not in self.alive:
+            while not self.alive:
                 await self.born.ticket.wait()
-            self.kills.append(Kill(self.alive[worker], time.monotonic()))
-            os.kill(self.alive[worker], signal.SIGKILL)
-            number += 1
+            pid = self.alive[choice.choice(sorted(self.alive))]
+            if send(pid, signal.SIGKILL):
+                self.kills.append(Kill(pid, time.monotonic()))
+                number += 1
+            else:
+                await self.born.ticket.wait()
 
     async def _done(self) -> None:
         """Return once every job is answered and no element is left, or nothing gets on."""
@@ -200,6 +203,15 @@ class Soak:
         history = History(self.load.pushed, read_puts(self.root / "puts"), calls, rerun=True)
         begun = read_begun(self.root / "begun")
         return Watched(self.load, history, dead, self.kills, begun, self.troubles)
+
+
+def send(pid: int, number: signal.Signals) -> bool:
+    """Whether it was still there."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @asynccontextmanager
