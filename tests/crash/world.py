@@ -359,7 +359,9 @@ class Lane:
 async def open_nursery(worker: str) -> AsyncIterator[Nursery]:
     """Of workers that the module named ``worker`` tells of."""
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    environ = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
+    # One arena: else memory grows with each thread that comes to have one of its own.
+    single = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    environ = {**os.environ, "PYTHONPATH": paths, **single}
     command = [sys.executable, "-m", "tests.crash.nursery", worker]
     async with await anyio.open_process(command, env=environ, cwd=REPOSITORY, stderr=None) as it:
         assert it.stdin is not None

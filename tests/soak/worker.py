@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class FaultyDevice(FakeDevice):
             exponent=EXPONENT,
             save_steps=1,
         )
+        self.log = deque(maxlen=1)  # a hundred thousand commands would look like a leak
         self._crashing = frozenset(order.planted["crash"])
         self._hanging = frozenset(order.planted["hang"])
         self._hung = order.hung
