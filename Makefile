@@ -6,7 +6,7 @@ BIN := .venv/bin
 # OpenMP threads that spin while they wait would starve the event loop on a small machine.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test sim crash soak check lint gpu bench bench-sched clean
+.PHONY: setup demo test sim crash soak check lint gpu bench bench-sched bench-delivery clean
 
 setup: .venv/ready
 
@@ -72,6 +72,10 @@ bench: setup
 # Serves generated traffic by every policy; renews the figures of docs/scheduling.md in minutes.
 bench-sched: setup
 	$(BIN)/python -m bench.sched_report
+
+# Pickup, cost of a job, idle cost and recovery; renews the figures of docs/reliability.md in minutes.
+bench-delivery: setup
+	PYTHONPATH=tests $(BIN)/python -m bench.delivery
 
 clean:
 	rm -rf .venv tests/node/node_modules data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

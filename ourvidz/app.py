@@ -24,6 +24,7 @@ from ourvidz.adapters.queue_upstash import upstash_server
 from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.recorder import FileRecorder
 from ourvidz.adapters.references import GuardedReferences
+from ourvidz.adapters.references_repeated import RepeatedReferences
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.adapters.store_presigned import PresignedStore
@@ -31,7 +32,7 @@ from ourvidz.adapters.worker import WORKER_SCHEMA, worker_identity
 from ourvidz.config import Settings
 from ourvidz.config.checks import queue_url
 from ourvidz.config.urls import local_url
-from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier
+from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier, References
 from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
 
@@ -64,7 +65,7 @@ async def open_service(
         notifier = None
         if settings.callback.url:
             client = await stack.enter_async_context(callback_client())
-            notifier = _notifier(settings, client)
+            notifier = _notifier(settings, client, clock)
         recorder = None
         if settings.recorder.path is not None:
             recorder = FileRecorder(settings.recorder.path, settings.recorder)
@@ -75,7 +76,7 @@ async def open_service(
             journal=SqliteJournal(database, clock),
             executor=executor,
             store=store,
-            references=GuardedReferences(store, settings.references),
+            references=_references(settings, store),
             renderer=SpoolRenderer(settings.models),
             admission=AdmitAll(),
             notifier=notifier,
@@ -150,7 +151,12 @@ async def _store(settings: Settings, clock: Clock) -> AsyncIterator[AssetStore]:
         yield FolderStore(config.dir, config.concurrent_max)
 
 
-def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
+def _references(settings: Settings, store: AssetStore) -> References:
+    guarded = GuardedReferences(store, settings.references)
+    return RepeatedReferences(guarded, settings.references.attempts_max)
+
+
+def _notifier(settings: Settings, client: httpx.AsyncClient, clock: Clock) -> Notifier:
     secrets = settings.secrets
     assert secrets.job_callback_secret is not None, "configuration asks for it beside the URL"
     key = secrets.supabase_service_key
@@ -160,6 +166,7 @@ def _notifier(settings: Settings, client: httpx.AsyncClient) -> Notifier:
         key.get_secret_value() if key is not None else None,
         settings.callback.timeout_seconds,
         client,
+        wall=clock.wall,
     )
 
 

@@ -16,6 +16,7 @@ import orjson
 
 from ourvidz import __version__
 from ourvidz.adapters.signatures import CallbackSigner
+from ourvidz.adapters.signing_clock import REFUSALS, SigningClock
 from ourvidz.ports import Delivered, NotifyRejected, NotifyUnavailable
 
 ANSWER_BYTES_MAX = 64 * 1024
@@ -44,7 +45,8 @@ def auth_headers(service_key: str | None) -> dict[str, str]:
 
 
 class HttpNotifier:
-    """Posts signed callbacks to ``url``, each once, within ``timeout_seconds``.
+    """Posts signed callbacks to ``url``, each once, within ``timeout_seconds``; once more where
+    only the time in its signature was refused.
 
     Retries belong to the caller, who has a journal. The caller closes ``client``.
     """
@@ -66,6 +68,7 @@ class HttpNotifier:
         self._timeout_seconds = timeout_seconds
         self._client = client
         self._wall = wall
+        self._signing = SigningClock(wall)
         self._headers = {
             **auth_headers(service_key),
             "Accept-Encoding": "identity",
@@ -75,6 +78,12 @@ class HttpNotifier:
 
     async def notify(self, event_id: str, body: bytes) -> Delivered:
         """Post ``body`` (UTF-8 JSON). A 2xx answer is delivered, with ``skipped`` if it says so."""
+        response, answer = await self._exchange(event_id, body)
+        if response.status_code in REFUSALS and self._signing.refused(response.headers.get("Date")):
+            response, answer = await self._exchange(event_id, body)
+        return self._judge(response, answer)
+
+    async def _exchange(self, event_id: str, body: bytes) -> tuple[httpx.Response, bytes]:
         try:
             # The time is the answer's head's: from there on the callback is accepted or is not.
             with anyio.fail_after(self._timeout_seconds):
@@ -82,13 +91,12 @@ class HttpNotifier:
         except TimeoutError as error:
             raise NotifyUnavailable(f"no answer within {self._timeout_seconds:g} s") from error
         try:
-            answer = await _read(response)
+            return response, await _read(response)
         finally:
             await response.aclose()
-        return self._judge(response, answer)
 
     async def _post(self, event_id: str, body: bytes) -> httpx.Response:
-        headers = self._signer.headers(header_id(event_id), body, int(self._wall()))
+        headers = self._signer.headers(header_id(event_id), body, self._signing.now())
         request = self._client.build_request(
             "POST",
             self._url,

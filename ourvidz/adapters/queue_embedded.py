@@ -15,7 +15,7 @@ import anyio
 
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.queue_shared import PopSide
-from ourvidz.ports import Claimed, Clock, QueueFull
+from ourvidz.ports import Claimed, Clock, QueueFull, Standing
 
 QUEUE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue_items (
@@ -98,6 +98,15 @@ class EmbeddedQueues:
             return Claimed(row[0], claim_id, row[1], row[2])
 
         return await self._database.run(operation)
+
+    async def mark(
+        self,
+        claim_id: str,  # noqa: ARG002 - the port's
+        job: str,  # noqa: ARG002 - the port's
+        digest: str,  # noqa: ARG002 - the port's
+    ) -> Standing:
+        """There is no other worker."""
+        return Standing.FREE
 
     async def wait(self, queue: str, seconds: float) -> bool:
         with anyio.move_on_after(seconds):

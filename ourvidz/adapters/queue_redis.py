@@ -19,8 +19,6 @@ from ourvidz.ports import Clock, QueueRefused, QueueUnavailable
 
 # Each waiter has a connection of its own; more than this many queues nobody has.
 _CONNECTIONS_MAX: Final = 256
-# What a blocking command may take beyond the time it was asked to wait.
-_GRACE_SECONDS: Final = 5.0
 _KEEPALIVE_SECONDS: Final = 15
 # Redis 6.2 rounds a millisecond down to nothing, which means for ever.
 _WAIT_SECONDS_MIN: Final = 0.01
@@ -30,9 +28,12 @@ class RedisServer:
     """``queue_shared.ScriptServer``. Who waits holds a blocking move of the queue's head to its own
     place: it changes nothing and returns when there is something to move."""
 
-    def __init__(self, commands: Redis, blocking: Redis, clock: Clock) -> None:
+    def __init__(
+        self, commands: Redis, blocking: Redis, timeout_seconds: float, clock: Clock
+    ) -> None:
         self._commands = commands
         self._blocking = blocking
+        self._timeout_seconds = timeout_seconds
         self._meter = CommandMeter(clock)
 
     async def run(
@@ -46,13 +47,15 @@ class RedisServer:
         self._meter.count()
         with _translated():
             reply = self._commands.eval(script, len(keys), *keys, *map(_encoded, arguments))
-            return await reply
+            # The library bounds each read alone: a reply that drips would never end.
+            with anyio.fail_after(self._timeout_seconds):
+                return await reply
 
     async def wait(self, queue: str, seconds: float) -> bool:
         self._meter.count()
         with _translated():
             # The server ends it; a connection that died without a word is given up here.
-            with anyio.fail_after(seconds + _GRACE_SECONDS):
+            with anyio.fail_after(seconds + self._timeout_seconds):
                 timeout = max(seconds, _WAIT_SECONDS_MIN)
                 execute: Any = self._blocking.execute_command
                 return await execute("BLMOVE", queue, queue, "LEFT", "LEFT", timeout) is not None
@@ -77,7 +80,7 @@ async def redis_server(
     # The library's own limit on a read would cut a blocking command off.
     blocking = _client(url, timeout_seconds, None)
     try:
-        yield RedisServer(commands, blocking, clock)
+        yield RedisServer(commands, blocking, timeout_seconds, clock)
     finally:
         await commands.aclose()
         await blocking.aclose()

@@ -9,6 +9,8 @@ A queue is the producer's own list, untouched. Beside it stand, for all workers 
                                     equal elements behind it, in the order of the queue
     ourvidz:dead             list   dead letters: a line of JSON, then the element
     ourvidz:counters         hash   claims made so far, bytes of the dead letters
+    ourvidz:job:ID           claim|owner|digest: which claim has the job of this id, none once it
+                             has ended, and the digest of its body; for a day
     ourvidz:pushed:ID        marks a push of the last minutes, so that it can be repeated
 
 Time is the server's own: leases are written by one worker and judged by another, and their clocks
@@ -37,6 +39,10 @@ def attempts_key(queue: str) -> str:
 
 def pushed_key(push_id: str) -> str:
     return f"ourvidz:pushed:{push_id}"
+
+
+def job_key(job: str) -> str:
+    return f"ourvidz:job:{job}"
 
 
 _NOW = """
@@ -115,8 +121,41 @@ end
 return lost
 """
 
-# KEYS: held, claims, leases. ARGV: claim.
-ACKNOWLEDGE: Final = """
+# KEYS: the job's marker, claims. ARGV: claim, owner, digest of the body, seconds to remember. A
+# claim that came back to its queue holds nothing. Another body changes nothing, whosever it is. A
+# server that is full remembers nothing, which must not keep claims from ending. Returns the
+# ``Standing``.
+MARK: Final = """
+local marker, claims = KEYS[1], KEYS[2]
+redis.call('HEXISTS', claims, ARGV[1])
+local found = redis.call('GET', marker)
+if found then
+  local claim, owner, digest = string.match(found, '^([^|]*)|([^|]*)|(.*)$')
+  local mine, known = owner == ARGV[2], digest == ARGV[3]
+  local held = claim ~= '' and redis.call('HEXISTS', claims, claim) == 1
+  if not mine and not known then return 'other body' end
+  if not mine and claim == '' then return 'ended' end
+  if not mine and held then return 'held' end
+  if mine and not known and (claim == '' or held) then return 'free' end
+end
+redis.pcall('SET', marker, table.concat({ARGV[1], ARGV[2], ARGV[3]}, '|'), 'EX', ARGV[4])
+return 'free'
+"""
+
+# In scripts that end a claim: its job has ended, if it is still this claim's.
+_ENDED = """
+local function ended(marker, claim, seconds)
+  local found = redis.pcall('GET', marker)
+  if type(found) == 'string' and string.sub(found, 1, #claim + 1) == claim .. '|' then
+    redis.pcall('SET', marker, string.sub(found, #claim + 1), 'EX', seconds)
+  end
+end
+"""
+
+# KEYS: held, claims, leases, the job's marker. ARGV: claim, seconds to remember the job.
+ACKNOWLEDGE: Final = f"""
+{_ENDED}
+ended(KEYS[4], ARGV[1], ARGV[2])
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 return redis.call('ZREM', KEYS[3], ARGV[1])
@@ -136,8 +175,10 @@ end
 return tonumber(attempts)
 """
 
-# KEYS: held, claims, leases, dead letters, counters. ARGV: claim, reason, most letters, most bytes.
+# KEYS: held, claims, leases, dead letters, counters, the job's marker. ARGV: claim, reason, most
+# letters, most bytes, seconds to remember the job.
 DEAD_LETTER: Final = f"""
+{_ENDED}
 local element = redis.call('HGET', KEYS[1], ARGV[1])
 if not element then return 0 end
 {_NOW}
@@ -146,6 +187,7 @@ local _, attempts, _, _, _, queue = string.match(facts, {_FIELDS})
 local head = {{queue = queue, reason = ARGV[2], at = now / 1000, attempts = tonumber(attempts)}}
 local letter = cjson.encode(head) .. '\\n' .. element
 local count = redis.call('RPUSH', KEYS[4], letter)
+ended(KEYS[6], ARGV[1], ARGV[5])
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])

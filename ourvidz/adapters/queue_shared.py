@@ -11,7 +11,7 @@ from uuid import uuid4
 import stamina
 
 from ourvidz.adapters import queue_scripts as scripts
-from ourvidz.ports import Claimed, QueueFull, QueueUnavailable
+from ourvidz.ports import Claimed, QueueFull, QueueUnavailable, Standing
 
 PopSide = Literal["left", "right"]
 Argument = str | bytes | int
@@ -22,6 +22,8 @@ _RETRY_SECONDS: Final = 0.1
 _RETRY_SECONDS_MAX: Final = 2.0
 # How long a push is remembered: longer than its repeats can take.
 _PUSH_SECONDS: Final = 600
+# How long it is remembered which job somebody has or had: producers repeat within minutes.
+_JOB_SECONDS: Final = 86_400
 # Expired leases that are put back in one go; what is left is looked for again at once.
 _EXPIRED_MAX: Final = 500
 
@@ -77,7 +79,9 @@ class SharedQueues:
         self._owner = owner
         self._pop_sides = dict(pop_sides)
         self._bounds = bounds
-        self._queues: dict[str, str] = {}  # of the claims that are held here
+        # Of the claims that are held here.
+        self._queues: dict[str, str] = {}
+        self._jobs: dict[str, str] = {}
 
     async def recover(self) -> int:
         """At start: only what this very worker held; another's leases are its own affair."""
@@ -109,6 +113,14 @@ class SharedQueues:
         self._server.claimed(queue)
         return Claimed(found_in.decode(), claim_id, raw, attempts)
 
+    async def mark(self, claim_id: str, job: str, digest: str) -> Standing:
+        keys = [scripts.job_key(job), scripts.CLAIMS]
+        arguments: list[Argument] = [claim_id, self._owner, digest, _JOB_SECONDS]
+        standing = Standing((await self._repeated(scripts.MARK, keys, arguments)).decode())
+        if standing is Standing.FREE:
+            self._jobs[claim_id] = job
+        return standing
+
     async def wait(self, queue: str, seconds: float) -> bool:
         self._pop_sides[queue]
         return await self._server.wait(queue, seconds)
@@ -118,12 +130,13 @@ class SharedQueues:
         places = await self._repeated(scripts.RENEW, [scripts.LEASES], arguments)
         lost = frozenset(claim_ids[place - 1] for place in places)
         for claim_id in lost:
-            self._queues.pop(claim_id, None)
+            self._forget(claim_id)
         return lost
 
     async def acknowledge(self, claim_id: str) -> None:
-        await self._repeated(scripts.ACKNOWLEDGE, _BOOKS, [claim_id])
-        self._queues.pop(claim_id, None)
+        keys = [*_BOOKS, self._job_key(claim_id)]
+        await self._repeated(scripts.ACKNOWLEDGE, keys, [claim_id, _JOB_SECONDS])
+        self._forget(claim_id)
 
     async def hand_back(self, claim_id: str) -> None:
         queue = self._queues.get(claim_id)
@@ -133,7 +146,7 @@ class SharedQueues:
                 return
             queue = found[0].decode()
         await self._put_back([claim_id.encode(), b"0", queue.encode()], "back")
-        self._queues.pop(claim_id, None)
+        self._forget(claim_id)
 
     async def count_attempt(self, claim_id: str) -> int:
         arguments = [claim_id, uuid4().hex]
@@ -143,9 +156,10 @@ class SharedQueues:
         limits = [self._bounds.dead_letters, self._bounds.dead_letters_bytes]
         # A reason may quote what is no text; the server's messages are UTF-8.
         shown = reason.encode("utf-8", "replace").decode()
-        keys = [*_BOOKS, scripts.DEAD, scripts.COUNTERS]
-        await self._repeated(scripts.DEAD_LETTER, keys, [claim_id, shown, *limits])
-        self._queues.pop(claim_id, None)
+        keys = [*_BOOKS, scripts.DEAD, scripts.COUNTERS, self._job_key(claim_id)]
+        arguments: list[Argument] = [claim_id, shown, *limits, _JOB_SECONDS]
+        await self._repeated(scripts.DEAD_LETTER, keys, arguments)
+        self._forget(claim_id)
 
     async def reap(self) -> int:
         count = 0
@@ -158,6 +172,14 @@ class SharedQueues:
 
     def snapshot(self) -> Mapping[str, Any]:
         return self._server.snapshot()
+
+    def _job_key(self, claim_id: str) -> str:
+        """The marker of the claim's job; of nothing where it was not said which one that is."""
+        return scripts.job_key(self._jobs.get(claim_id, ""))
+
+    def _forget(self, claim_id: str) -> None:
+        self._queues.pop(claim_id, None)
+        self._jobs.pop(claim_id, None)
 
     async def _put_back(self, found: Sequence[bytes], why: str) -> int:
         """Claims with their numbers and queues, as the scripts list them, each to the head of its

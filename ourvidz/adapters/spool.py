@@ -11,7 +11,7 @@ from typing import Any, Literal
 import anyio
 import structlog
 
-from ourvidz.adapters.atomic import Written, errno_name
+from ourvidz.adapters.atomic import Written, errno_name, no_room
 from ourvidz.adapters.media import (
     FileMeta,
     library_versions,
@@ -21,7 +21,7 @@ from ourvidz.adapters.media import (
 )
 from ourvidz.config.settings import Model
 from ourvidz.jobs import Asset, ErrorCode, ImageWork, TextWork, VideoWork
-from ourvidz.ports import ImageProduced, Part, RenderFailed, VideoProduced
+from ourvidz.ports import DiskFull, ImageProduced, Part, RenderFailed, VideoProduced
 from ourvidz.wire import asset_key, asset_metadata, thumbnail_key
 
 log = structlog.get_logger()
@@ -54,6 +54,8 @@ class SpoolRenderer:
         try:
             return await anyio.to_thread.run_sync(render, limiter=self._threads)
         except OSError as error:
+            if no_room(error):
+                raise DiskFull(f"spool: {errno_name(error)}") from error
             raise RenderFailed(f"spool: {errno_name(error)}", retryable=True) from error
         except ValueError as error:
             raise RenderFailed(str(error), retryable=False) from error

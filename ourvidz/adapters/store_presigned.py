@@ -26,6 +26,7 @@ import orjson
 from ourvidz import __version__
 from ourvidz.adapters.notify_http import auth_headers, retry_after
 from ourvidz.adapters.signatures import CallbackSigner
+from ourvidz.adapters.signing_clock import REFUSALS, SigningClock
 from ourvidz.adapters.store_files import (
     CHUNK_BYTES,
     Piece,
@@ -53,6 +54,7 @@ class _Answer:
     etag: str
     said: str
     retry_after_seconds: float | None
+    date: str | None
 
     @property
     def good(self) -> bool:
@@ -81,6 +83,7 @@ class PresignedStore:
         self._auth = auth_headers(anon_key)
         self._client = client
         self._clock = clock
+        self._signing = SigningClock(clock.wall)
         self._slots = anyio.CapacityLimiter(config.concurrent_max)
 
     async def put(self, bucket: str, key: str, path: Path, mime: str) -> None:
@@ -131,18 +134,23 @@ class PresignedStore:
 
     async def _ask(self, question: Mapping[str, Any]) -> _Signed:
         body = orjson.dumps(question)
-        signature = self._signer.headers(secrets.token_hex(16), body, int(self._clock.wall()))
-        headers = {**self._auth, **signature, "Content-Type": "application/json"}
-        url = httpx.URL(self._config.presign_url)
-        request = self._request("POST", url, headers, body)
-        async with self._answer(request, self._config.timeout_seconds) as response:
-            answer = await self._read(response)
+        answer = await self._ask_once(body)
+        if answer.status in REFUSALS and self._signing.refused(answer.date):
+            answer = await self._ask_once(body)
         if not answer.good:
             raise _error(answer, "store.presign_url")
         signed = _parse(answer.said)
         if signed is None:
             raise StoreUnavailable("store.presign_url answered without a usable URL")
         return signed
+
+    async def _ask_once(self, body: bytes) -> _Answer:
+        signature = self._signer.headers(secrets.token_hex(16), body, self._signing.now())
+        headers = {**self._auth, **signature, "Content-Type": "application/json"}
+        url = httpx.URL(self._config.presign_url)
+        request = self._request("POST", url, headers, body)
+        async with self._answer(request, self._config.timeout_seconds) as response:
+            return await self._read(response)
 
     async def _send(self, piece: Piece, mime: str, signed: _Signed) -> _Answer:
         headers = {
@@ -203,6 +211,7 @@ class PresignedStore:
             bare_etag(response.headers.get("ETag")),
             said[:_ANSWER_BYTES_MAX].decode("utf-8", "replace"),
             retry_after(response.headers.get("Retry-After"), self._clock.wall()),
+            response.headers.get("Date"),
         )
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ourvidz.config import credentials, schema
 from ourvidz.config.schema import KeyPath, dotted
-from ourvidz.config.settings import CROSS_FIELD
+from ourvidz.config.table import CROSS_FIELD
 from ourvidz.errors import Problem
 from ourvidz.redact import REDACTED, names_secret, redact
 

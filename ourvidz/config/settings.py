@@ -7,10 +7,9 @@ file leaves a key out; a test keeps them and the embedded file the same.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, SecretStr, model_validator
 
 from ourvidz.config.fields import (
     Bandwidth,
@@ -19,8 +18,6 @@ from ourvidz.config.fields import (
     CurrentType,
     Factor,
     FilePath,
-    Frames,
-    Guidance,
     HostName,
     LongSeconds,
     Name,
@@ -31,30 +28,10 @@ from ourvidz.config.fields import (
     Seconds,
     ServerUrl,
     Share,
-    Side,
-    Steps,
-    SystemPrompt,
-    Tokens,
     UuidText,
 )
-
-# The type of errors between two keys of one table; its context names the ``key`` to point at.
-CROSS_FIELD = "cross_field"
-
-
-class Table(BaseModel):
-    """One table of the file: an unknown key is an error, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-T = TypeVar("T", bound=Table)
-
-
-def _require(table: T, condition: bool, key: str, allowed: str) -> T:
-    if not condition:
-        raise PydanticCustomError(CROSS_FIELD, "{allowed}", {"allowed": allowed, "key": key})
-    return table
+from ourvidz.config.jobs import Defaults, Enhancement, LegacyType, Limits
+from ourvidz.config.table import Table, require
 
 
 class Service(Table):
@@ -109,7 +86,7 @@ class Device(Table):
     @model_validator(mode="after")
     def _reserve_below_budget(self) -> Self:
         allowed = f"must be less than budget_bytes ({self.budget_bytes})"
-        return _require(self, self.reserve_bytes < self.budget_bytes, "reserve_bytes", allowed)
+        return require(self, self.reserve_bytes < self.budget_bytes, "reserve_bytes", allowed)
 
 
 class Links(Table):
@@ -156,10 +133,9 @@ class Scheduler(Table):
     share_texts: bool = True
     share_images: bool = True
     deadline_seconds: Deadlines = Deadlines()
-    class_weights: dict[Name, Annotated[float, Field(gt=0, le=10**6)]] = {
-        "fast": 2.0,
-        "normal": 1.0,
-    }
+    class_weights: dict[Name, Annotated[float, Field(gt=0, le=10**6)]] = Field(
+        default_factory=lambda: {"fast": 2.0, "normal": 1.0}
+    )
     waiting_jobs_max: int = Field(default=64, ge=1, le=100_000)
     load_attempts_max: int = Field(default=3, ge=1, le=100)
     load_retry_seconds: Seconds = 5.0
@@ -173,90 +149,6 @@ class Recorder(Table):
     bytes_max: int = Field(default=64_000_000, ge=10_000, le=10**12)
     files_max: int = Field(default=16, ge=1, le=100_000)
     hash_users: bool = True
-
-
-class Range(Table):
-    """Both ends are allowed."""
-
-    min: float = Field(ge=0, le=10**12)
-    max: float = Field(ge=0, le=10**12)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        return _require(self, self.min <= self.max, "min", f"must not exceed max ({self.max:g})")
-
-
-class Limits(Table):
-    """Hard limits, checked at the border."""
-
-    prompt_characters: int = Field(default=20_000, ge=1, le=10**7)
-    payload_bytes: Bytes = 1_000_000
-    messages: int = Field(default=200, ge=1, le=10**6)
-    images: Range = Range(min=1, max=6)
-    steps: Range = Range(min=1, max=150)
-    guidance_scale: Range = Range(min=0, max=30)
-    frames: Range = Range(min=1, max=83)
-    strength: Range = Range(min=0, max=1)
-    seed: Range = Range(min=0, max=2_147_483_647)
-    side_pixels: Range = Range(min=16, max=2048)
-    sdxl_area_pixels: int = Field(default=2_097_152, ge=64, le=10**9)
-    wan_area_pixels: int = Field(default=399_360, ge=64, le=10**9)
-    max_tokens: Range = Range(min=1, max=8192)
-    temperature: Range = Range(min=0, max=2)
-    top_p: Range = Range(min=0.01, max=1)
-
-
-class SdxlDefaults(Table):
-    steps: Steps = 25
-    guidance_scale: Guidance = 7.5
-    images: int = Field(default=1, ge=1, le=100)
-    width: Side = 1024
-    height: Side = 1024
-    strength: Share = 0.5
-    exact_copy_strength: Share = 0.05
-
-
-class WanDefaults(Table):
-    steps: Steps = 50
-    guidance_scale: Guidance = 7.5
-    flow_shift: float = Field(default=5.0, gt=0, le=100)
-    frames: Frames = 81
-    fps: int = Field(default=16, ge=1, le=120)
-    width: Side = 480
-    height: Side = 832
-
-
-class TextDefaults(Table):
-    max_tokens: Tokens = 512
-    enhance_max_tokens: Tokens = 2048
-    temperature: float = Field(default=0.7, ge=0, le=10)
-    top_p: float = Field(default=0.9, gt=0, le=1)
-
-
-class Defaults(Table):
-    sdxl: SdxlDefaults = SdxlDefaults()
-    wan: WanDefaults = WanDefaults()
-    text: TextDefaults = TextDefaults()
-
-
-class LegacyType(Table):
-    """What a legacy job type stands for. ``enhance`` names the text model that runs first."""
-
-    type: Literal["sdxl_generate", "wan_generate"]
-    job_class: Name = "normal"
-    enhance: Literal["base", "instruct"] | None = None
-    steps: Steps
-    guidance_scale: Guidance
-    width: Side
-    height: Side
-    frames: Frames | None = None
-
-
-class Enhancement(Table):
-    """Neutral system prompts for enhancement jobs that bring none of their own."""
-
-    sdxl: SystemPrompt
-    wan: SystemPrompt
 
 
 class Queue(Table):
@@ -279,7 +171,7 @@ class QueueServer(Table):
     def _looks_in_order(self) -> Self:
         allowed = f"must not exceed look_seconds_max ({self.look_seconds_max:g})"
         in_order = self.look_seconds_min <= self.look_seconds_max
-        return _require(self, in_order, "look_seconds_min", allowed)
+        return require(self, in_order, "look_seconds_min", allowed)
 
 
 class Intake(Table):
@@ -291,7 +183,14 @@ class Intake(Table):
     @model_validator(mode="after")
     def _renewed_in_time(self) -> Self:
         allowed = f"must be less than lease_seconds ({self.lease_seconds:g})"
-        return _require(self, self.renew_seconds < self.lease_seconds, "renew_seconds", allowed)
+        return require(self, self.renew_seconds < self.lease_seconds, "renew_seconds", allowed)
+
+
+class Spool(Table):
+    """Soft limits: no more jobs are claimed beyond them."""
+
+    bytes_max: int = Field(default=50 * 10**9, ge=1, le=10**15)
+    free_bytes_min: Bytes = 10**9
 
 
 class References(Table):
@@ -299,6 +198,7 @@ class References(Table):
     bytes_max: Bytes = 20 * 1024 * 1024
     pixels_max: int = Field(default=33_554_432, ge=1, le=10**9)
     seconds_max: Seconds = 10.0
+    attempts_max: int = Field(default=4, ge=1, le=100)
     concurrent_max: int = Field(default=4, ge=1, le=64)
     buckets: tuple[Bucket, ...] = ("workspace-temp", "user-library")
 
@@ -330,7 +230,7 @@ class Store(Table):
     def _reachable(self) -> Self:
         needed = {"s3": "endpoint", "presigned": "presign_url"}.get(self.kind)
         given = needed is None or bool(getattr(self, needed))
-        return _require(self, given, needed or "kind", f'must be set where kind is "{self.kind}"')
+        return require(self, given, needed or "kind", f'must be set where kind is "{self.kind}"')
 
 
 class Callback(Table):
@@ -349,7 +249,7 @@ class Callback(Table):
     @model_validator(mode="after")
     def _retry_in_order(self) -> Self:
         allowed = f"must not exceed retry_seconds_max ({self.retry_seconds_max:g})"
-        return _require(
+        return require(
             self, self.retry_seconds_min <= self.retry_seconds_max, "retry_seconds_min", allowed
         )
 
@@ -390,6 +290,7 @@ class Settings(Table):
     enhancement: Enhancement
     queue_server: QueueServer = QueueServer()
     intake: Intake = Intake()
+    spool: Spool = Spool()
     references: References = References()
     store: Store = Store()
     callback: Callback = Callback()

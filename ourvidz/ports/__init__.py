@@ -38,9 +38,10 @@ from ourvidz.ports.queues import (
     QueueFull,
     QueueRefused,
     QueueUnavailable,
+    Standing,
 )
 from ourvidz.ports.records import Measurements, Recorder, Series
-from ourvidz.ports.rendering import Renderer, RenderFailed
+from ourvidz.ports.rendering import DiskFull, Renderer, RenderFailed
 
 __all__ = [
     "STATE_FOLDER",
@@ -50,6 +51,7 @@ __all__ = [
     "Claimed",
     "Clock",
     "Delivered",
+    "DiskFull",
     "Executor",
     "ImageProduced",
     "JobRecord",
@@ -76,6 +78,7 @@ __all__ = [
     "RunNotice",
     "RunSink",
     "Series",
+    "Standing",
     "StateSaved",
     "StoreDenied",
     "StoreRejected",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 from ourvidz.errors import OurVidzError
@@ -17,6 +18,17 @@ class Claimed:
     claim_id: str
     raw: bytes
     attempts: int
+
+
+class Standing(Enum):
+    """What other workers have to do with a job. ``FREE``: nothing that is known. ``HELD``: one
+    holds another element of it under a lease. ``ENDED``: one is through with it. ``OTHER_BODY``:
+    one holds or has ended a job with the same id and another body."""
+
+    FREE = "free"
+    HELD = "held"
+    ENDED = "ended"
+    OTHER_BODY = "other body"
 
 
 class QueueFull(Exception):
@@ -52,6 +64,13 @@ class JobSource(Protocol):
 
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
         """Move one element under a lease, or ``None`` if the queue is empty."""
+
+    async def mark(self, claim_id: str, job: str, digest: str) -> Standing:
+        """Say which job a claim holds, and with which body. If it is ``FREE`` it is this claim's
+        from here on, and ended once the claim is acknowledged or dead-lettered; the claims of one
+        worker are never in each other's way. Else nothing has changed, and the element may be let
+        go of: the job's own is safe. Forgotten after a day; then an element may be run again, to
+        the same effect."""
 
     async def wait(self, queue: str, seconds: float) -> bool:
         """Return when the queue may hold something, at the latest after ``seconds``; false if it

@@ -16,11 +16,18 @@ class RenderFailed(Exception):
         self.retryable = retryable
 
 
+class DiskFull(RenderFailed):
+    """The disk has no room for the file; once it has, the same pixels can be written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
+
+
 class Renderer(Protocol):
     """Turns what a run yields into files with their metadata, in the job's spool folder."""
 
     async def image(self, part: Part, produced: ImageProduced) -> Asset:
-        """Write one PNG and its thumbnail. Raises ``RenderFailed``."""
+        """Write one PNG and its thumbnail. Raises ``RenderFailed``, ``DiskFull``."""
 
     async def video(self, part: Part, produced: VideoProduced) -> Asset:
-        """Write one MP4 and its thumbnail. Raises ``RenderFailed``."""
+        """Write one MP4 and its thumbnail. Raises ``RenderFailed``, ``DiskFull``."""

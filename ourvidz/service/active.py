@@ -51,8 +51,8 @@ class ActiveJob:
     ``undisturbed`` as long as each of them had the device to itself and none failed. ``exhausted``
     if it may not be started again: its runs were cut off too often. ``decided`` once it is certain
     how the job leaves, which is then being written down; ``left`` when it has. ``unwanted`` is who
-    wanted it cancelled, ``lost`` the claim that is gone, ``released`` if we let go of it. ``new``
-    if no earlier run can have left anything.
+    wanted it cancelled, ``lost`` the claim that is gone. ``new`` if no earlier run can have left
+    anything.
     """
 
     spec: JobSpec
@@ -76,7 +76,6 @@ class ActiveJob:
     stop_step: int | None = None
     unwanted: StopReason | None = None
     lost: str | None = None
-    released: bool = False
     new: bool = True
     settled: Settle | None = None
     moved: Signal = field(default_factory=Signal)

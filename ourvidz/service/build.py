@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ourvidz.config.policy import scheduler_settings
@@ -23,10 +24,12 @@ from ourvidz.ports import (
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.aside import Aside
 from ourvidz.service.calibration import Calibration, Forecasts
+from ourvidz.service.claims import Claims
 from ourvidz.service.company import Company
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.device_watch import DeviceWatch
+from ourvidz.service.disk import Disk
 from ourvidz.service.engine import Engine
 from ourvidz.service.estimates import Estimates, Hardware
 from ourvidz.service.events import Events
@@ -78,10 +81,12 @@ class _Shared:
         self.events = Events()
         self.metrics = Metrics()
         self.alarms = Alarms()
+        self.claims = Claims(ports.source, self.alarms)
         self.roster = Roster(self.events, self.room)
         self.spool = Spool(settings.service.data_dir / "spool")
         self.calibration = Calibration(ports.clock, self.metrics)
         self.estimates = Estimates(ports.measurements, _hardware(settings, ports))
+        self.disk = Disk(self.spool.root, settings.spool, self.room, self.alarms, self.metrics)
         device = settings.device
         self.watch = DeviceWatch(ports.clock, device.stall_seconds, device.stall_factor)
 
@@ -123,8 +128,9 @@ def build_service(settings: Settings, ports: Ports) -> Service:
         roster=shared.roster,
         intake=_intake(settings, ports, shared, engine, flow),
         delivery=delivery,
-        leases=Leases(ports.source, shared.roster, delivery, settings.intake, shared.alarms, lose),
+        leases=_leases(settings, ports, shared, delivery, lose),
         watch=shared.watch,
+        disk=shared.disk,
         heartbeat=Heartbeat(ports.clock, settings.service.heartbeat_seconds, shared.metrics),
         events=shared.events,
         metrics=shared.metrics,
@@ -165,7 +171,7 @@ def _hardware(settings: Settings, ports: Ports) -> Hardware:
 
 def _runs(ports: Ports, shared: _Shared) -> Runs:
     return Runs(
-        source=ports.source,
+        source=shared.claims,
         journal=ports.journal,
         roster=shared.roster,
         aside=Aside(ports.journal, shared.roster),
@@ -184,7 +190,7 @@ def _runs(ports: Ports, shared: _Shared) -> Runs:
 def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
     return Delivery(
         journal=ports.journal,
-        source=ports.source,
+        source=shared.claims,
         uploads=Uploads(ports.store, settings.store.bucket, settings.callback, shared.alarms),
         notifier=ports.notifier,
         events=shared.events,
@@ -193,7 +199,26 @@ def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
         callback=settings.callback,
         spool=shared.spool,
         room=shared.room,
+        disk=shared.disk,
         alarms=shared.alarms,
+    )
+
+
+def _leases(
+    settings: Settings,
+    ports: Ports,
+    shared: _Shared,
+    delivery: Delivery,
+    lose: Callable[[ActiveJob], Awaitable[None]],
+) -> Leases:
+    return Leases(
+        source=ports.source,
+        claims=shared.claims,
+        roster=shared.roster,
+        delivery=delivery,
+        settings=settings.intake,
+        alarms=shared.alarms,
+        lose=lose,
     )
 
 
@@ -212,7 +237,7 @@ def _flow(
     return Flow(
         settings=settings,
         rules=Rules.from_settings(settings),
-        source=ports.source,
+        source=shared.claims,
         journal=ports.journal,
         executor=ports.executor,
         references=ports.references,
@@ -221,6 +246,7 @@ def _flow(
             ports.renderer,
             ports.journal,
             ports.clock,
+            shared.disk,
             on_step,
             delivery.uploads.begin,
             shared.alarms,
@@ -249,5 +275,6 @@ def _intake(
         settings=settings.intake,
         undelivered_max=settings.callback.undelivered_max,
         room=shared.room,
+        disk=shared.disk,
         alarms=shared.alarms,
     )

@@ -24,13 +24,14 @@ from ourvidz.ports import (
     Answer,
     Clock,
     JobRecord,
-    JobSource,
     Journal,
     Notifier,
     NotifyRejected,
     NotifyUnavailable,
     StoreRejected,
 )
+from ourvidz.service.claims import Claims
+from ourvidz.service.disk import Disk
 from ourvidz.service.events import Events
 from ourvidz.service.faults import refusal_of
 from ourvidz.service.health import DELIVERY_BROKE, Alarms
@@ -60,7 +61,7 @@ class Delivery:
     ``parked`` callbacks were given up."""
 
     journal: Journal
-    source: JobSource
+    source: Claims
     uploads: Uploads
     notifier: Notifier | None
     events: Events
@@ -69,6 +70,7 @@ class Delivery:
     callback: Callback
     spool: Spool
     room: Signal
+    disk: Disk
     alarms: Alarms
     pending: int = 0
     parked: int = 0
@@ -120,6 +122,7 @@ class Delivery:
         finally:
             self._held.pop(job_id, None)
             self.pending -= 1
+            self.disk.look()
             self.room.notify()
 
     def _broke(self, error: BaseException) -> bool:

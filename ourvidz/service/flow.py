@@ -33,7 +33,6 @@ from ourvidz.ports import (
     Admission,
     Claimed,
     Executor,
-    JobSource,
     Journal,
     Known,
     Part,
@@ -43,6 +42,7 @@ from ourvidz.ports import (
     References,
 )
 from ourvidz.service.active import ActiveJob, Roster, part_id
+from ourvidz.service.claims import Claims
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.demand import Demands
 from ourvidz.service.earlier import Earlier, find_earlier
@@ -74,7 +74,7 @@ class Flow:
 
     settings: Settings
     rules: Rules
-    source: JobSource
+    source: Claims
     journal: Journal
     executor: Executor
     references: References
@@ -107,6 +107,8 @@ class Flow:
             log.exception("element_broke", queue=claimed.queue)
             self.alarms.ring(JOB_DEFECT)
             await self.source.dead_letter(claimed.claim_id, f"internal error ({error!r})"[:500])
+            return None
+        if not await self.source.first(claimed, parsed):
             return None
         if isinstance(parsed, InvalidJob):
             return await self._reject(claimed, parsed)
@@ -216,7 +218,6 @@ class Flow:
         else:
             await self.spool.remove(str(job.id))
         if job.claimed.claim_id != job.lost:
-            job.released = True
             await self.source.hand_back(job.claimed.claim_id)
         log.info("job_let_go" if job.lost else "job_handed_back")
 

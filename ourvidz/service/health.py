@@ -34,6 +34,11 @@ STORE_UNAVAILABLE: Final = "store_unavailable"
 # The store refuses everything (a wrong key, a bucket that is gone): finished jobs wait until
 # somebody has mended it; silenced when it takes a file.
 STORE_DENIED: Final = "store_denied"
+# The spool holds as many bytes as it may: no more jobs are claimed until deliveries have made room.
+SPOOL_FULL: Final = "spool_full"
+# The disk has too little room: no more jobs are claimed until it has; files that it does not take
+# wait in memory.
+DISK_FULL: Final = "disk_full"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.
 COMPONENT_FAILED: Final = "component_failed"
 # The state of what is being denoised could not be written down: a restart begins it anew. Silenced

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -13,12 +13,14 @@ from anyio.abc import TaskGroup
 
 from ourvidz.config.settings import Intake as IntakeSettings
 from ourvidz.config.settings import Queue
-from ourvidz.ports import Claimed, JobSource
+from ourvidz.ports import Claimed, JobSource, QueueError
 from ourvidz.service.active import Roster
 from ourvidz.service.delivery import Delivery
+from ourvidz.service.disk import Disk
 from ourvidz.service.engine import Engine
 from ourvidz.service.flow import Flow
 from ourvidz.service.health import Alarms, queue_answered, queue_failed
+from ourvidz.service.pauses import Backoff
 from ourvidz.service.signal import Signal
 
 # The first pause after a queue that does not answer; it grows up to the time of a poll.
@@ -27,7 +29,9 @@ _RETRY_SECONDS = 0.5
 
 @dataclass(slots=True)
 class Intake:
-    """Consumes the queues concurrently. ``stop`` ends claiming; jobs already claimed go on."""
+    """Consumes the queues concurrently. ``stop`` ends claiming; jobs already claimed go on.
+    ``recovered`` once what an earlier process held was let go: nothing is claimed before.
+    ``aside`` are those of its claims whose jobs were not on the device when it died."""
 
     source: JobSource
     engine: Engine
@@ -38,15 +42,30 @@ class Intake:
     settings: IntakeSettings
     undelivered_max: int
     room: Signal
+    disk: Disk
     alarms: Alarms
+    aside: Sequence[str] = ()
+    recovered: bool = False
     _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     async def run(self, jobs: TaskGroup) -> None:
         """Consume every queue until ``stop``; each job becomes a task of ``jobs``."""
         with self._scope:
+            async for attempt in stamina.retry_context(on=self._not_recovered, **self._patience()):
+                with attempt:
+                    await self.recover()
             async with anyio.create_task_group() as consumers:
                 for name in self.queues:
                     consumers.start_soon(self._consume, name, jobs)
+
+    async def recover(self) -> None:
+        """Let go what an earlier process held, once. Raises ``QueueError``."""
+        if not self.recovered:
+            # Each goes to the head of its queue, with the attempt that it had used taken back.
+            for claim_id in self.aside:
+                await self.source.hand_back(claim_id)
+            await self.source.recover()
+            self.recovered = True
 
     def stop(self) -> None:
         """Claim nothing more. A claim that is under way counts in the roster until it has come to
@@ -57,20 +76,27 @@ class Intake:
         while True:
             # A claim whose reply is lost is asked for again under the same id: it returns the same.
             claim_id = uuid4().hex
-            async for attempt in stamina.retry_context(
-                on=self._unavailable,
-                attempts=None,
-                timeout=None,
-                wait_initial=_RETRY_SECONDS,
-                wait_max=self.settings.poll_seconds,
-                wait_jitter=_RETRY_SECONDS,
-            ):
+            async for attempt in stamina.retry_context(on=self._unavailable, **self._patience()):
                 with attempt:
                     await self._wait_for_room(queue)
                     claimed = await self._claim(queue, claim_id, jobs)
                     queue_answered(self.alarms)
                     while not claimed and not await self._came(queue):
                         queue_answered(self.alarms)
+
+    def _patience(self) -> Backoff:
+        return {
+            "attempts": None,
+            "timeout": None,
+            "wait_initial": _RETRY_SECONDS,
+            "wait_max": self.settings.poll_seconds,
+            "wait_jitter": _RETRY_SECONDS,
+        }
+
+    def _not_recovered(self, error: Exception) -> bool:
+        if isinstance(error, QueueError):
+            queue_failed(self.alarms, "recover", error)
+        return isinstance(error, QueueError)
 
     async def _came(self, queue: str) -> bool:
         return await self.source.wait(queue, self.settings.poll_seconds)
@@ -110,9 +136,10 @@ class Intake:
             changed = self.room.ticket
 
     def _has_room(self, queue: str) -> bool:
-        """Claims go no deeper than the scheduler, this queue and the outbox can take."""
+        """Claims go no deeper than the scheduler, this queue, the outbox and the disk can take."""
         return (
-            self.roster.held(queue) < self.queues[queue].claims_max
+            not self.disk.full
+            and self.roster.held(queue) < self.queues[queue].claims_max
             and self.delivery.pending < self.undelivered_max
             and self.engine.credit() > self.roster.preparing()
         )

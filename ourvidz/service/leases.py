@@ -11,6 +11,7 @@ import structlog
 from ourvidz.config.settings import Intake
 from ourvidz.ports import JobSource
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.claims import Claims
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.health import LEASE_LOST, Alarms, queue_failed
 
@@ -23,6 +24,7 @@ class Leases:
     and a lease is several renewals long. ``lose`` stops an active job that is not ours any more."""
 
     source: JobSource
+    claims: Claims
     roster: Roster
     delivery: Delivery
     settings: Intake
@@ -32,6 +34,7 @@ class Leases:
     async def renew(self) -> None:
         """Renew every lease that is held, for ever: those of active jobs, and those of jobs whose
         answer is not acknowledged yet."""
+        told: frozenset[str] = frozenset()
         while True:
             await anyio.sleep(self.settings.renew_seconds)
             held = self.held()
@@ -43,10 +46,11 @@ class Leases:
                 queue_failed(self.alarms, "renew", error)
                 continue
             self.alarms.silence(LEASE_LOST)
-            for claim_id in lost & self.held().keys():
+            for claim_id in (lost & self.held().keys()) - told:
                 log.error("lease_lost", job=held[claim_id])
                 self.alarms.ring(LEASE_LOST)
                 await self._let_go(claim_id)
+            told = lost
 
     async def _let_go(self, claim_id: str) -> None:
         """Its element is back in the queue, or another worker's: nothing more is begun for it here.
@@ -69,6 +73,7 @@ class Leases:
                 log.warning("leases_reaped", count=count)
 
     def held(self) -> Mapping[str, str]:
-        """Jobs by claim id."""
-        active = {job.claimed.claim_id: str(job.id) for job in self.roster if not job.released}
-        return {**self.delivery.claims, **active}
+        """Jobs by claim id, without what is being let go."""
+        active = {job.claimed.claim_id: str(job.id) for job in self.roster}
+        held = {**self.delivery.claims, **active}
+        return {claim_id: job for claim_id, job in held.items() if not self.claims.left(claim_id)}

@@ -45,6 +45,15 @@ class Metrics:
             "ourvidz_parked_callbacks", "Callbacks given up.", registry=self.registry
         )
 
+        self.spool_bytes = Gauge(
+            "ourvidz_spool_bytes", "Bytes of files in the spool.", registry=self.registry
+        )
+        self.disk_free = Gauge(
+            "ourvidz_disk_free_bytes",
+            "Bytes that are free on the disk of the data directory.",
+            registry=self.registry,
+        )
+
     def _device(self) -> None:
         self.loop_lag = Histogram(
             "ourvidz_loop_lag_seconds",

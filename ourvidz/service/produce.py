@@ -21,6 +21,7 @@ from ourvidz.jobs import (
 )
 from ourvidz.ports import (
     Clock,
+    DiskFull,
     ImageProduced,
     Journal,
     Part,
@@ -34,6 +35,7 @@ from ourvidz.ports import (
     VideoProduced,
 )
 from ourvidz.service.active import ActiveJob
+from ourvidz.service.disk import Disk
 from ourvidz.service.earlier import Earlier
 from ourvidz.service.health import STATE_NOT_SAVED, Alarms
 from ourvidz.service.signal import Signal
@@ -43,6 +45,9 @@ log = structlog.get_logger()
 
 Picture = ImageProduced | VideoProduced
 
+# How long a picture waits in memory before a disk that was full is tried again.
+_FULL_SECONDS = 1.0
+
 
 @dataclass(slots=True)
 class Produced:
@@ -50,7 +55,8 @@ class Produced:
 
     ``pictures`` wait to be rendered, by index: as many at most as one job may ask for. ``seen`` are
     the indices that have come; a run that is repeated after an out-of-memory error yields the same
-    pictures once more. ``closed`` when nothing more will come.
+    pictures once more. ``closed`` when nothing more will come, ``dropped`` if nobody wants it any
+    more. ``unwritten``: why a picture that is good has no file.
     """
 
     started: float
@@ -64,6 +70,8 @@ class Produced:
     pictures: dict[int, Picture] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     closed: bool = False
+    dropped: bool = False
+    unwritten: JobError | None = None
     changed: Signal = field(default_factory=Signal)
 
     def take(self, picture: Picture) -> None:
@@ -76,7 +84,7 @@ class Produced:
 
     def close(self, *, drop: bool) -> None:
         """Nothing more will come; ``drop`` what is not rendered yet."""
-        self.closed = True
+        self.closed, self.dropped = True, drop
         if drop:
             self.pictures.clear()
         self.changed.notify()
@@ -92,6 +100,7 @@ class Produced:
                 if index not in self.assets and index not in self.failed:
                     self.failed[index] = _missing(f"no image {index}")
             error = None if self.assets else next(iter(self.failed.values()))
+            error = self.unwritten or error
         return JobResult(
             status="completed" if error is None else "failed",
             assets=tuple(asset for _, asset in sorted(self.assets.items())),
@@ -112,6 +121,7 @@ class Production:
     renderer: Renderer
     journal: Journal
     clock: Clock
+    disk: Disk
     on_step: Callable[[StepReached], None]
     on_asset: Callable[[UUID, Asset], None]
     alarms: Alarms
@@ -198,11 +208,10 @@ class Production:
         part = produced.part
         assert part is not None, "a run yields only after its part began"
         try:
-            if isinstance(picture, ImageProduced):
-                asset = await self.renderer.image(part, picture)
-            else:
-                asset = await self.renderer.video(part, picture)
+            asset = await self._written(job, produced, part, picture)
             await self.journal.add_asset(job.id, asset)
+        except DiskFull as full:
+            produced.unwritten = JobError(ErrorCode.WORKER_UNAVAILABLE, str(full), retryable=True)
         except RenderFailed as error:
             log.warning("asset_failed", index=index, reason=str(error))
             failed = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error), error.retryable)
@@ -222,6 +231,26 @@ class Production:
             self.on_asset(job.id, asset)
         told = {"index": asset.index, "sha256": asset.sha256, "mime": asset.mime}
         job.log.publish("asset", told)
+
+    async def _written(
+        self, job: ActiveJob, produced: Produced, part: Part, picture: Picture
+    ) -> Asset:
+        """The picture's file. A disk that is full is waited for, as long as somebody wants the job
+        here. Raises ``RenderFailed``."""
+        while True:
+            try:
+                if isinstance(picture, ImageProduced):
+                    asset = await self.renderer.image(part, picture)
+                else:
+                    asset = await self.renderer.video(part, picture)
+            except DiskFull:
+                self.disk.refused()
+                if job.stop is not None or produced.dropped:
+                    raise
+                await anyio.sleep(_FULL_SECONDS)
+            else:
+                self.disk.took()
+                return asset
 
 
 def _missing(what: str) -> JobError:

@@ -8,10 +8,11 @@ import structlog
 
 from ourvidz.errors import DeviceFailed
 from ourvidz.jobs import JobState
-from ourvidz.ports import Clock, JobSource, Journal, PeakMeter
+from ourvidz.ports import Clock, Journal, PeakMeter
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.aside import Aside
 from ourvidz.service.calibration import Calibration
+from ourvidz.service.claims import Claims
 from ourvidz.service.company import Company, Stretch
 from ourvidz.service.device_watch import DeviceWatch
 from ourvidz.service.engine import Move
@@ -47,7 +48,7 @@ class Runs:
     """``engine.RunWatcher`` over the journal and the roster; ``meter`` where the executor counts
     the device's bytes."""
 
-    source: JobSource
+    source: Claims
     journal: Journal
     roster: Roster
     aside: Aside

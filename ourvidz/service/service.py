@@ -19,6 +19,7 @@ from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.calibration import Forecasts
 from ourvidz.service.delivery import Delivery
 from ourvidz.service.device_watch import DeviceWatch
+from ourvidz.service.disk import Disk
 from ourvidz.service.engine import Engine, Place
 from ourvidz.service.estimates import Estimates, Quantiles
 from ourvidz.service.events import EventLog, Events
@@ -83,6 +84,7 @@ class Service:
     delivery: Delivery
     leases: Leases
     watch: DeviceWatch
+    disk: Disk
     heartbeat: Heartbeat
     events: Events
     metrics: Metrics
@@ -104,12 +106,14 @@ class Service:
         async with anyio.create_task_group() as tasks:
             await self.estimates.recall()
             await self._recover(tasks)
+            await self.disk.measure()
             self._tasks = tasks
             self._recovered.set()
             tasks.start_soon(self.engine.run)
             tasks.start_soon(self.forecasts.watch)
             tasks.start_soon(self.estimates.keep)
             tasks.start_soon(self.heartbeat.beat)
+            tasks.start_soon(self.disk.watch)
             tasks.start_soon(self._watch_device)
             tasks.start_soon(self._announce_end)
             tasks.start_soon(self.leases.renew)
@@ -306,11 +310,11 @@ class Service:
 
     async def _recover(self, tasks: TaskGroup) -> None:
         """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
+        self.intake.aside = await self._claims_aside()
         try:
-            await self._give_back_attempts()
-            await self.source.recover()
+            await self.intake.recover()
         except QueueError as error:
-            # What was held comes back when its leases run out; answers need no queue to go out.
+            # The intake goes on asking, and claims nothing before; answers need no queue to go out.
             queue_failed(self.alarms, "recover", error)
         left = (JobState.CLAIMED, JobState.WAITING, JobState.RUNNING)
         for record in await self.journal.in_states(*left):
@@ -318,13 +322,11 @@ class Service:
             log.warning("job_recovered", job=str(record.spec.id), state=record.state.value)
         await self.delivery.recover(tasks)
 
-    async def _give_back_attempts(self) -> None:
-        """Of jobs that only stood aside when the earlier process died. Raises ``QueueError``."""
+    async def _claims_aside(self) -> Sequence[str]:
+        """The claims of jobs that only stood aside when the earlier process died, newest first."""
         aside = await self.journal.aside()
-        # The oldest last: each goes to the head of its queue.
-        for record in reversed(await self.journal.in_states(JobState.RUNNING)):
-            if record.spec.id in aside and record.claim_id is not None:
-                await self.source.hand_back(record.claim_id)
+        begun = reversed(await self.journal.in_states(JobState.RUNNING))
+        return [r.claim_id for r in begun if r.claim_id is not None and r.spec.id in aside]
 
     async def _drain(self) -> None:
         """No new claims; what runs may finish until the deadline; the rest is handed back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID
 
-from ourvidz.config.settings import Limits
+from ourvidz.config.jobs import Limits
 from ourvidz.jobs import ErrorCode
 from ourvidz.wire.fields import Fields
 from ourvidz.wire.values import FieldError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ourvidz.config.settings import Range
+from ourvidz.config.jobs import Range
 from ourvidz.jobs import ErrorCode
 from ourvidz.wire.names import GROUPS, METADATA_KEYS, PATHS, PRIVATE, SILENT
 from ourvidz.wire.unwrap import describe

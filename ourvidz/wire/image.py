@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from uuid import UUID
 
-from ourvidz.config.settings import Limits
+from ourvidz.config.jobs import Limits
 from ourvidz.jobs import ImageWork
 from ourvidz.wire.common import read_negative_prompt, read_prompt, read_seed
 from ourvidz.wire.fields import Fields

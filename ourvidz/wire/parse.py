@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from ourvidz.config.settings import Range
+from ourvidz.config.jobs import Range
 from ourvidz.jobs import (
     ErrorCode,
     ImageWork,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from ourvidz.config.settings import LegacyType
+from ourvidz.config.jobs import LegacyType
 from ourvidz.jobs import JobType, TextModel
 from ourvidz.wire.rules import NORMAL_CLASS, Rules
 from ourvidz.wire.values import FieldError, Found, shown

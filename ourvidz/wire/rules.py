@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from ourvidz.config.settings import Defaults, Enhancement, LegacyType, Limits, Settings
+from ourvidz.config.jobs import Defaults, Enhancement, LegacyType, Limits
+from ourvidz.config.settings import Settings
 
 NORMAL_CLASS = "normal"
 

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from ourvidz.config.settings import Limits, Range
+from ourvidz.config.jobs import Limits, Range
 from ourvidz.wire.fields import Fields
 from ourvidz.wire.presets import Preset
 from ourvidz.wire.values import FieldError, Found, check_range, plain, shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 from uuid import UUID
 
-from ourvidz.config.settings import Limits
+from ourvidz.config.jobs import Limits
 from ourvidz.jobs import ChatMessage, ErrorCode, TextModel, TextWork
 from ourvidz.jobs.spec import TargetModel
 from ourvidz.wire.common import read_prompt, read_seed

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ourvidz.config.settings import Range
+from ourvidz.config.jobs import Range
 from ourvidz.jobs import ErrorCode, JobError
 from ourvidz.wire.unwrap import describe
 

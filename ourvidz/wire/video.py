@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from ourvidz.config.settings import Limits, Range
+from ourvidz.config.jobs import Limits, Range
 from ourvidz.jobs import VideoWork
 from ourvidz.wire.common import read_negative_prompt, read_prompt, read_seed
 from ourvidz.wire.fields import Fields

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable
+from email.utils import formatdate
 
 import httpx
 import orjson
@@ -338,3 +340,30 @@ async def test_an_answer_whose_body_outlasts_the_time_counts(
     monkeypatch.setattr("ourvidz.adapters.notify_http.ANSWER_SECONDS_MAX", 0.2)
     handler, _ = answering(httpx.Response(200, stream=Dripping()))
     assert await against(handler, timeout_seconds=0.1) == Delivered(skipped=False)
+
+
+@pytest.mark.parametrize("seconds", [-400, 400, 86_400 * 365])
+async def test_a_clock_that_is_wrong_signs_by_the_receivers(
+    client: httpx.AsyncClient, seconds: float
+) -> None:
+    async with Receiver(SECRET) as receiver:
+        sender = notifier(client, receiver.url, wall=lambda: time.time() + seconds)
+        for _ in range(2):
+            assert await sender.notify(EVENT, BODY) == Delivered(skipped=False)
+        assert [c.signature_valid for c in receiver.callbacks] == [False, True, True]
+
+
+@pytest.mark.parametrize("date", [None, "nonsense", formatdate(NOW, usegmt=True)])
+async def test_a_refusal_that_the_clock_does_not_explain_is_one(date: str | None) -> None:
+    handler, requests = answering(respond(401, headers={} if date is None else {"Date": date}))
+    with pytest.raises(NotifyRejected, match="401"):
+        await against(handler)
+    assert len(requests) == 1
+
+
+async def test_a_refusal_at_the_receivers_own_time_is_one() -> None:
+    early = {"Date": formatdate(NOW + 1000, usegmt=True)}
+    handler, requests = answering(respond(401, headers=early), respond(401, headers=early))
+    with pytest.raises(NotifyRejected, match="401"):
+        await against(handler)
+    assert [int(r.headers["webhook-timestamp"]) for r in requests] == [int(NOW), int(NOW + 1000)]

@@ -13,7 +13,7 @@ from support.queues import LEFT, OTHER, RIGHT, QueueWorld, embedded, native, sha
 from support.redis_process import RedisProcess
 from support.turns import turns
 
-from ourvidz.ports import Claimed, JobSource
+from ourvidz.ports import Claimed, JobSource, Standing
 
 pytestmark = pytest.mark.anyio
 
@@ -326,6 +326,27 @@ async def test_consumers_of_one_queue_miss_nothing(world: QueueWorld) -> None:
                 for _ in range(number % 7):
                     await anyio.lowlevel.checkpoint()
     assert sorted(got, key=int) == [str(i) for i in range(count)]
+
+
+@pytest.mark.parametrize("end", ["acknowledge", "dead letter", "hand back", "nothing"])
+async def test_elements_of_one_job_are_not_in_each_others_way_at_one_worker(
+    world: QueueWorld, end: str
+) -> None:
+    """Its journal knows them; the newest claim holds the job."""
+    source = world.source
+    await fill(source, LEFT, "a", "a again", "a once more")
+    first, second = await claim(source), await claim(source)
+    for _ in range(2):
+        assert await source.mark(first.claim_id, "a", "body") is Standing.FREE
+    assert await source.mark(second.claim_id, "a", "another body") is Standing.FREE
+    if end == "acknowledge":
+        await source.acknowledge(second.claim_id)
+    elif end == "dead letter":
+        await source.dead_letter(second.claim_id, "why")
+    elif end == "hand back":
+        await source.hand_back(second.claim_id)
+    third = await claim(source)
+    assert await source.mark(third.claim_id, "a", "body") is Standing.FREE
 
 
 async def test_everything_survives_a_restart(world: QueueWorld) -> None:

@@ -20,7 +20,7 @@ from ourvidz.adapters import spool as module
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.config.settings import Model
 from ourvidz.jobs import Asset, ImageWork, JobSpec, JobType, TextWork, VideoWork, Work
-from ourvidz.ports import ImageProduced, Part, RenderFailed, VideoProduced
+from ourvidz.ports import DiskFull, ImageProduced, Part, RenderFailed, VideoProduced
 
 pytestmark = pytest.mark.anyio
 
@@ -156,7 +156,7 @@ async def test_a_disk_that_is_full(
 
     monkeypatch.setattr(module, "write_png", full)
     part = part_of(tmp_path, IMAGES)
-    with pytest.raises(RenderFailed, match="spool: ENOSPC") as caught:
+    with pytest.raises(DiskFull, match="spool: ENOSPC") as caught:
         await renderer.image(part, ImageProduced(part.id, 0, pixels(48, 64)))
     assert caught.value.retryable
     assert names(tmp_path) == []

@@ -47,6 +47,8 @@ ROWS: Sequence[Row] = (
     _rows("video", "JobSource.claim", "wan_queue"),
     _rows("images", "JobSource.wait", "wan_queue", whens=("before",)),
     _rows("held", "JobSource.wait", "wan_queue", whens=("after",)),
+    _rows("images", "JobSource.mark"),
+    _rows("malformed", "JobSource.mark"),
     _rows("images", "Journal.accept", whens=THROUGHOUT),
     _rows("images", "Admission.admit"),
     _rows("images", "References.fetch"),

@@ -279,6 +279,8 @@ def test_every_boundary_is_told_once_or_only_the_first_is_awaited() -> None:
     assert device.newly_reached(11.2) == ([m.StepReached(Lease(1, "x", 0), 1)], 11.0)
     assert device.newly_reached(11.9) is None
     assert (device.boundary(every=False), device.boundary(every=True)) == (float("inf"), 12.0)
+    assert device.newly_reached(12.0) == ([m.StepReached(Lease(1, "x", 0), 2)], 12.0)
+    assert device.boundary(every=True) == 13.0
     assert device.newly_reached(13.5) == ([m.StepReached(Lease(1, "x", 0), 3)], 13.0)
     assert device.boundary(every=True) == float("inf"), "the next one is the end"
     assert device.newly_reached(14.0) is None
@@ -301,6 +303,41 @@ def test_one_run_at_a_time() -> None:
     ]
     assert device.end(8.0) == [m.PhaseFinished(Lease(2, "y", 0), 1)]
     assert device.counts.run_seconds == 8.0
+
+
+def test_nothing_is_told_of_boundaries_once_somebody_leaves() -> None:
+    device = machine()
+    device.know(demand("x", phase("a", seconds=4.0, steps=4)))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 10.0)
+    assert device.newly_reached(14.0) is None
+    assert device.end(14.0) == [m.PhaseFinished(Lease(1, "x", 0), 1)]
+
+
+def test_the_next_phase_begins_at_its_first_step_though_the_last_was_paused() -> None:
+    device = machine()
+    device.know(demand("x", *[phase("a", seconds=4.0, steps=4)] * 2))
+    device.carry_out(m.Start(Lease(1, "x", 0), 1), 0.0)
+    device.carry_out(m.Pause(Lease(1, "x", 0)), 0.5)
+    device.end(1.0)
+    device.carry_out(m.Resume(Lease(2, "x", 0), 2), 1.0)
+    device.end(4.0)
+    device.carry_out(m.Start(Lease(3, "x", 1), 3), 4.0)
+    assert device.next_end() == 8.0
+
+
+def test_those_that_start_together_take_the_first_step_together() -> None:
+    device = machine()
+    image = Sharing("i", 1, 8, 1.0, mid_phase=False)
+    for job, starters in (("x", 2), ("y", 2)):
+        device.know(demand(job, phase("a", seconds=4.0, steps=4, sharing=image)))
+        number = {"x": 1, "y": 2}[job]
+        device.carry_out(m.Start(Lease(number, job, 0), 7, starters), 0.0)
+    assert device.next_end() == 8.0
+    assert device.end(8.0) == [
+        m.PhaseFinished(Lease(1, "x", 0), 1),
+        m.PhaseFinished(Lease(2, "y", 0), 1),
+    ]
+    assert device.next_end() == float("inf")
 
 
 def test_nothing_is_cancelled_here() -> None:

@@ -46,6 +46,7 @@ def uses(text: str) -> list[Use]:
         ("a a a", 1),
         ("a b c a b c", 4),  # by last use all six
         ("a b c c c a b", 4),
+        ("a b c a c b a", 4),  # not what is used last of all
         ("big a b big a b", 6),  # big takes all the room
     ],
 )

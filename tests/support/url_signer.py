@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 
 import botocore.session
@@ -48,7 +49,7 @@ class UrlSigner:
         if request.method != "POST" or request.path != "/functions/v1/presign":
             return Reply(404)
         if not CallbackSigner(SECRET).verify(dict(request.headers), request.body):
-            return Reply(401)
+            return Reply(401, {"Date": formatdate(usegmt=True)})
         question = orjson.loads(request.body)
         self.questions.append(question)
         if self.planned:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from ourvidz.config.settings import Defaults, Enhancement, LegacyType, Limits
+from ourvidz.config.jobs import Defaults, Enhancement, LegacyType, Limits
 from ourvidz.jobs import InvalidJob, JobSpec
 from ourvidz.wire import Rules, parse
 

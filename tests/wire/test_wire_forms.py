@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import pytest
 
-from ourvidz.config.settings import Limits
+from ourvidz.config.jobs import Limits
 from ourvidz.jobs import ErrorCode, InvalidJob, JobSpec
 from ourvidz.wire import parse, parse_object
 

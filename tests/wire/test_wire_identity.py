@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from ourvidz.config.settings import Enhancement, Model, Queue, Settings
+from ourvidz.config.jobs import Enhancement
+from ourvidz.config.settings import Model, Queue, Settings
 from ourvidz.jobs import ErrorCode, InvalidJob, JobSpec, JobType
 from ourvidz.wire import Rules, derived_seed, known_types, parse
 

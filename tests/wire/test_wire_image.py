@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ourvidz.config.settings import Defaults, Limits, Range, SdxlDefaults
+from ourvidz.config.jobs import Defaults, Limits, Range, SdxlDefaults
 from ourvidz.jobs import ErrorCode, ImageWork, Reference
 from ourvidz.wire import parse_object
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ourvidz.config.settings import Limits, Range
+from ourvidz.config.jobs import Limits, Range
 from ourvidz.jobs import ErrorCode, Reference
 from ourvidz.wire import parse_object
 

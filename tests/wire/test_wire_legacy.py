@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ourvidz.config.settings import LegacyType
+from ourvidz.config.jobs import LegacyType
 from ourvidz.jobs import ImageWork, JobType, TextWork, VideoWork
 from ourvidz.wire import parse
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ourvidz.config.settings import Defaults, WanDefaults
+from ourvidz.config.jobs import Defaults, WanDefaults
 from ourvidz.jobs import ErrorCode, Reference, VideoWork
 from ourvidz.wire import parse_object
 

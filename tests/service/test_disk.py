@@ -1,0 +1,173 @@
+"""A spool or a disk that is full holds jobs up and loses none; it goes on by itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import anyio
+import pytest
+from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
+from support.stage import Hold, StagedStore
+from support.turns import turns
+
+from ourvidz.adapters.spool import SpoolRenderer
+from ourvidz.jobs import Asset
+from ourvidz.ports import DiskFull, ImageProduced, Part
+from ourvidz.service import disk, produce
+
+pytestmark = pytest.mark.anyio
+
+QUIET = {"callback.progress": False}
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(produce, "_FULL_SECONDS", 0.005)
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(LIMIT_SECONDS):
+        while not condition():
+            await turns()
+
+
+def alarms(house: House) -> Any:
+    return house.service.health()["alarms"]
+
+
+async def completed(house: House, *names: str) -> None:
+    for name in names:
+        assert (await house.ended(name))["status"] == "completed"
+    await house.quiet()
+    await becomes(lambda: alarms(house) == [])
+    for name in names:
+        assert len(house.terminal(job_id(name))) == 1
+        assert house.starts(name) == 3
+
+
+async def test_a_spool_that_is_full_stops_claims_until_deliveries_make_room(
+    open_house: OpenHouse,
+) -> None:
+    flags = {"spool.bytes_max": 1, "queues.sdxl_queue.claims_max": 1, **QUIET}
+    async with open_house(**flags) as house:
+        store, hold = StagedStore(house.root / "store"), Hold()
+
+        async def away(key: str) -> None:
+            await hold.wait()
+
+        store.before_put = away
+        house.service.delivery.uploads.store = store
+        await house.push("sdxl_queue", payload("a", batch_size=2))
+        await house.rendered("a")
+        await becomes(lambda: alarms(house) == ["spool_full"])
+        assert house.service.metrics.registry.get_sample_value("ourvidz_spool_bytes") > 1
+        await house.push("sdxl_queue", payload("b"))
+        await house.barrier()
+        assert not house.service.roster.busy, "b is not claimed"
+        hold.release()
+        await completed(house, "a", "b")
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+async def test_a_disk_that_others_fill_stops_claims_until_they_make_room(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [99]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1000, 1000 - free[0], free[0]))
+    async with open_house(**{"spool.free_bytes_min": 100, **QUIET}) as house:
+        assert alarms(house) == ["disk_full"]
+        await house.push("sdxl_queue", payload("a"))
+        await house.barrier()
+        assert not house.service.roster.busy
+        free[0] = 100
+        await completed(house, "a")
+        registry = house.service.metrics.registry
+        assert registry.get_sample_value("ourvidz_disk_free_bytes") == 100
+
+
+async def test_a_disk_that_cannot_be_measured_is_used(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Any) -> Any:
+        raise OSError("planted")
+
+    monkeypatch.setattr(shutil, "disk_usage", broken)
+    async with open_house(**QUIET) as house:
+        await house.push("sdxl_queue", payload("a"))
+        await completed(house, "a")
+
+
+class FullDisk:
+    """Takes no picture of job "a" but the first as long as it is ``full``."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.full, self.asked, usual = True, 0, SpoolRenderer.image
+
+        async def image(renderer: SpoolRenderer, part: Part, produced: ImageProduced) -> Asset:
+            if self.full and produced.index and str(part.spec.id) == job_id("a"):
+                self.asked += 1
+                raise DiskFull("spool: ENOSPC")
+            return await usual(renderer, part, produced)
+
+        patch.setattr(SpoolRenderer, "image", image)
+
+    async def met(self, house: House) -> None:
+        await becomes(lambda: self.asked > 2)
+        assert alarms(house) == ["disk_full"]
+
+
+async def test_a_picture_waits_for_the_disk(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = FullDisk(monkeypatch)
+    async with open_house(**QUIET) as house:
+        await house.push("sdxl_queue", payload("a", batch_size=3))
+        await full.met(house)
+        await house.push("chat_queue", payload("b", "enhance_base"))
+        await house.barrier()
+        assert house.service.roster.held("chat_queue") == 0
+        full.full = False
+        await completed(house, "a")
+        (end,) = house.terminal(job_id("a"))
+        assert len(end.body["assets"]) == 3
+        assert "failed_indices" not in end.body["metadata"]
+        assert (await house.ended("b"))["status"] == "completed"
+
+
+async def test_what_waits_for_the_disk_can_be_cancelled(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = FullDisk(monkeypatch)
+    async with open_house(**QUIET) as house:
+        await house.push("sdxl_queue", payload("a", batch_size=3))
+        await full.met(house)
+        await house.service.cancel(job_id("a"))
+        body = await house.ended("a")
+        assert body["metadata"]["error"]["code"] == "CANCELLED"
+        await house.push("sdxl_queue", payload("b"))
+        await completed(house, "b")
+
+
+async def test_what_waits_for_the_disk_is_handed_back_by_a_drain(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not delivered without the pictures that wait."""
+    full = FullDisk(monkeypatch)
+    async with open_house(**QUIET, **{"service.drain_seconds": 0.01}) as house:
+        await house.push("sdxl_queue", payload("a", batch_size=3))
+        await full.met(house)
+        house.service.stop()
+        await house.drained()
+        assert house.terminal(job_id("a")) == []
+    full.full = False
+    async with open_house(**QUIET) as house:
+        assert len((await house.ended("a"))["assets"]) == 3
+        await house.quiet()
