@@ -6,7 +6,7 @@ BIN := .venv/bin
 # OpenMP threads that spin while they wait would starve the event loop on a small machine.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: setup demo test sim crash check lint gpu bench bench-sched bench-delivery clean
+.PHONY: setup demo test sim crash soak check lint gpu bench bench-sched bench-delivery clean
 
 setup: .venv/ready
 
@@ -43,6 +43,13 @@ ONLY ?=
 LANES ?= 4
 crash: setup
 	PYTHONPATH=.:tests $(BIN)/python -m tests.crash.matrix --only '$(ONLY)' --lanes $(LANES)
+
+# Two workers and JOBS jobs with faults planted among them by SEED; one of the workers is killed every
+# 20 seconds.
+JOBS ?= 2000
+SEED ?= 0
+soak: setup
+	PYTHONPATH=.:tests $(BIN)/python -m tests.soak.soak --jobs $(JOBS) --seed $(SEED)
 
 # What to run before a commit: style, types, floors and the fast tests.
 check: setup .venv/node lint

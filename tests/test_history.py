@@ -161,6 +161,10 @@ ALLOWED: dict[str, Edit] = {
     "a run that could not know that the job has ended": besides(
         report(TEXT, 6.0, "run2.1", skipped=True), report(TEXT, 7.0, "run3.1", skipped=True)
     ),
+    "a run that could not know, and whose first report was refused": besides(
+        replace_call(report(TEXT, 6.0, "run2.1"), answered=503),
+        report(TEXT, 7.0, "run2.2", skipped=True),
+    ),
     "files that are stored once more": puts(*PUTS, *(replace(put, at=9.0) for put in PUTS)),
     "a job that the receiver does not want any more": instead(
         TEXT_DONE, report(TEXT, 4.0, "run1.1", skipped=True)

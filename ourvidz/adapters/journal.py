@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from ourvidz.adapters.database import Database
@@ -267,6 +267,21 @@ class SqliteJournal:
             )
 
         await self._database.run(operation)
+
+    async def set_aside(self, job_ids: Collection[UUID]) -> None:
+        rows = [(str(job_id),) for job_id in job_ids]
+
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM aside")
+            connection.executemany("INSERT INTO aside VALUES (?)", rows)
+
+        await self._database.run(operation)
+
+    async def aside(self) -> frozenset[UUID]:
+        def operation(connection: sqlite3.Connection) -> frozenset[UUID]:
+            return frozenset(UUID(row[0]) for row in connection.execute("SELECT * FROM aside"))
+
+        return await self._database.run(operation)
 
     async def in_states(self, *states: JobState) -> Sequence[JobRecord]:
         marks = ", ".join("?" * len(states))

@@ -68,6 +68,7 @@ CREATE TABLE IF NOT EXISTS rejected (
     data BLOB NOT NULL,
     created_at REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS aside (job_id TEXT PRIMARY KEY);
 """
 
 T = TypeVar("T")

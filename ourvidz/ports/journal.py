@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -130,6 +130,12 @@ class Journal(Protocol):
 
     async def requeue(self, job_id: UUID) -> None:
         """Back to QUEUED (drain, restart, lost lease). Texts and rendered files stay known."""
+
+    async def set_aside(self, job_ids: Collection[UUID]) -> None:
+        """These jobs, and no others, have begun and wait for their next run."""
+
+    async def aside(self) -> frozenset[UUID]:
+        """What was last set aside, by an earlier process too."""
 
     async def in_states(self, *states: JobState) -> Sequence[JobRecord]:
         """Oldest first."""

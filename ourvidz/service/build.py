@@ -22,6 +22,7 @@ from ourvidz.ports import (
     Renderer,
 )
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.aside import Aside
 from ourvidz.service.calibration import Calibration, Forecasts
 from ourvidz.service.claims import Claims
 from ourvidz.service.company import Company
@@ -173,6 +174,7 @@ def _runs(ports: Ports, shared: _Shared) -> Runs:
         source=shared.claims,
         journal=ports.journal,
         roster=shared.roster,
+        aside=Aside(ports.journal, shared.roster),
         estimates=shared.estimates,
         calibration=shared.calibration,
         company=Company(),

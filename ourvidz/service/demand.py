@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ourvidz.config.settings import Deadlines
 from ourvidz.jobs import ImageWork, VideoWork, Work
@@ -30,9 +30,13 @@ class Demands:
         limit = spec.deadline_seconds
         if limit is None:
             limit = getattr(self.deadlines, kind)
+        expected = tuple(self.estimates.phase(part.work, phase) for phase in phases)
+        if job.claimed.attempts:
+            # It may be what took a process down: if so, it is to take nobody with it again.
+            expected = tuple(replace(phase, sharing=None) for phase in expected)
         return Demand(
             job=part.id,
-            phases=tuple(self.estimates.phase(part.work, phase) for phase in phases),
+            phases=expected,
             job_class=spec.job_class,
             user=str(spec.user_id),
             arrival=job.arrived,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -30,7 +30,8 @@ _RETRY_SECONDS = 0.5
 @dataclass(slots=True)
 class Intake:
     """Consumes the queues concurrently. ``stop`` ends claiming; jobs already claimed go on.
-    ``recovered`` once what an earlier process held was let go: nothing is claimed before."""
+    ``recovered`` once what an earlier process held was let go: nothing is claimed before.
+    ``aside`` are those of its claims whose jobs were not on the device when it died."""
 
     source: JobSource
     engine: Engine
@@ -43,6 +44,7 @@ class Intake:
     room: Signal
     disk: Disk
     alarms: Alarms
+    aside: Sequence[str] = ()
     recovered: bool = False
     _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
@@ -59,6 +61,9 @@ class Intake:
     async def recover(self) -> None:
         """Let go what an earlier process held, once. Raises ``QueueError``."""
         if not self.recovered:
+            # Each goes to the head of its queue, with the attempt that it had used taken back.
+            for claim_id in self.aside:
+                await self.source.hand_back(claim_id)
             await self.source.recover()
             self.recovered = True
 

@@ -10,6 +10,7 @@ from ourvidz.errors import DeviceFailed
 from ourvidz.jobs import JobState
 from ourvidz.ports import Clock, Journal, PeakMeter
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.aside import Aside
 from ourvidz.service.calibration import Calibration
 from ourvidz.service.claims import Claims
 from ourvidz.service.company import Company, Stretch
@@ -50,6 +51,7 @@ class Runs:
     source: Claims
     journal: Journal
     roster: Roster
+    aside: Aside
     estimates: Estimates
     calibration: Calibration
     company: Company
@@ -68,6 +70,8 @@ class Runs:
                 self._lease_lost(job)
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
+        if job is not None:
+            await self.aside.entering(job.id)
         phase = None if job is None else job.phases[job.part][lease.phase]
         self.company.run_began(lease)
         units = 1 if phase is None or phase.sharing is None else phase.sharing.units
@@ -89,6 +93,7 @@ class Runs:
         stretch = self.company.run_ended(lease, event, seconds, reached)
         if job is None:
             return
+        self.aside.left(job, lease, event)
         job.run_seconds += seconds
         job.undisturbed = job.undisturbed and stretch.undisturbed
         self._learn(job, lease, stretch, seconds)

@@ -310,6 +310,7 @@ class Service:
 
     async def _recover(self, tasks: TaskGroup) -> None:
         """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
+        self.intake.aside = await self._claims_aside()
         try:
             await self.intake.recover()
         except QueueError as error:
@@ -320,6 +321,12 @@ class Service:
             await self.journal.requeue(record.spec.id)
             log.warning("job_recovered", job=str(record.spec.id), state=record.state.value)
         await self.delivery.recover(tasks)
+
+    async def _claims_aside(self) -> Sequence[str]:
+        """The claims of jobs that only stood aside when the earlier process died, newest first."""
+        aside = await self.journal.aside()
+        begun = reversed(await self.journal.in_states(JobState.RUNNING))
+        return [r.claim_id for r in begun if r.claim_id is not None and r.spec.id in aside]
 
     async def _drain(self) -> None:
         """No new claims; what runs may finish until the deadline; the rest is handed back."""

@@ -1,12 +1,14 @@
 """Workers by fork: what they import is imported once, which is most of what a start costs.
 
-``python -m tests.crash.nursery`` takes orders, a line of JSON each, on standard input, and answers
-with lines on standard output: ``{"began": pid}`` to each, ``{"ended": pid, "status": code}`` later.
+``python -m tests.crash.nursery MODULE`` takes orders, a line of JSON each, on standard input, and
+answers with lines on standard output: ``{"began": pid}`` to each, and later
+``{"ended": pid, "status": code}``. The module's ``serve`` takes an ``Order`` and returns the code.
 It has no thread and no event loop, so that a fork is safe, and ends with its input.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import selectors
 import signal
@@ -14,6 +16,8 @@ import ssl
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
@@ -23,13 +27,12 @@ from support.house import settings_for
 import ourvidz.http.app
 import ourvidz.http.server  # noqa: F401
 from ourvidz.adapters.notify_http import callback_client
-from tests.crash import worker
-
-ORDER = TypeAdapter(worker.Order)
 
 
 def main() -> None:
     _warm_up()
+    worker = importlib.import_module(sys.argv[1])
+    orders = TypeAdapter(worker.Order)
     selector = selectors.DefaultSelector()
     selector.register(sys.stdin.buffer, selectors.EVENT_READ)
     children: dict[int, int] = {}
@@ -40,7 +43,7 @@ def main() -> None:
                 if not line:
                     _leave(children)
                     return
-                pid = _bear(ORDER.validate_json(line))
+                pid = _bear(worker, orders.validate_json(line))
                 descriptor = os.pidfd_open(pid)
                 children[pid] = descriptor
                 selector.register(descriptor, selectors.EVENT_READ, pid)
@@ -60,7 +63,7 @@ def _warm_up() -> None:
     settings_for(Path("unused"), "http://127.0.0.1:9/")
 
 
-def _bear(order: worker.Order) -> int:
+def _bear(worker: ModuleType, order: Any) -> int:
     pid = os.fork()
     if pid:
         return pid

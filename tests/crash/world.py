@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,6 +71,16 @@ class Backend(Receiver):
         return Answer(skipped=skipped)
 
 
+def elements(redis: RedisProcess, queues: Sequence[str]) -> int:
+    """Those that the queues hold, claimed or not."""
+    # At one moment: what is being claimed or put back is in one of the two places.
+    with redis.client.pipeline(transaction=True) as pipeline:
+        pipeline.hlen(HELD)
+        for queue in queues:
+            pipeline.llen(queue)
+        return sum(map(int, pipeline.execute()))
+
+
 class Nursery:
     """The process that workers are forked from."""
 
@@ -80,6 +90,7 @@ class Nursery:
         self._began: dict[str, int] = {}
         self._ended: dict[int, int] = {}
         self._told = anyio.Condition()
+        self._bearing = anyio.Lock()
 
     async def listen(self) -> None:
         while True:
@@ -94,13 +105,14 @@ class Nursery:
                     self._ended[line["ended"]] = line["status"]
                 self._told.notify_all()
 
-    async def bear(self, order: Order) -> int:
+    async def bear(self, order: Any) -> int:
         """Returns the worker's process id."""
-        await self._into.send(orjson.dumps(asdict(order), default=str) + b"\n")
-        async with self._told:
-            while "pid" not in self._began:
-                await self._told.wait()
-            return self._began.pop("pid")
+        async with self._bearing:
+            await self._into.send(orjson.dumps(asdict(order), default=str) + b"\n")
+            async with self._told:
+                while "pid" not in self._began:
+                    await self._told.wait()
+                return self._began.pop("pid")
 
     async def ended(self, pid: int) -> int:
         """Its exit status, once it has one."""
@@ -152,12 +164,7 @@ class Play:
 
     def elements(self) -> int:
         if self.kind == "redis":
-            # At one moment: what is being claimed or put back is in one of the two places.
-            with self.lane.redis.client.pipeline(transaction=True) as pipeline:
-                pipeline.hlen(HELD)
-                for queue in QUEUES:
-                    pipeline.llen(queue)
-                return sum(map(int, pipeline.execute()))
+            return elements(self.lane.redis, QUEUES)
         return int(self.ask("a", "SELECT count(*) FROM queue_items"))
 
     def dead_letters(self) -> int:
@@ -349,23 +356,30 @@ class Lane:
 
 
 @asynccontextmanager
+async def open_nursery(worker: str) -> AsyncIterator[Nursery]:
+    """Of workers that the module named ``worker`` tells of."""
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    # One arena: else memory grows with each thread that comes to have one of its own.
+    single = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    environ = {**os.environ, "PYTHONPATH": paths, **single}
+    command = [sys.executable, "-m", "tests.crash.nursery", worker]
+    async with await anyio.open_process(command, env=environ, cwd=REPOSITORY, stderr=None) as it:
+        assert it.stdin is not None
+        assert it.stdout is not None
+        nursery = Nursery(it.stdin, it.stdout)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(nursery.listen)
+            yield nursery
+            await it.stdin.aclose()
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def open_lane(folder: Path) -> AsyncIterator[Lane]:
     noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "reference.png")
-    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    environ = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.crash.nursery"]
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(redis_process())
         backend = await stack.enter_async_context(Backend())
-        process = await stack.enter_async_context(
-            await anyio.open_process(command, env=environ, cwd=REPOSITORY, stderr=None)
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        nursery = Nursery(process.stdin, process.stdout)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(nursery.listen)
-            yield Lane(nursery, backend, redis, folder, free_port())
-            await process.stdin.aclose()
-            tasks.cancel_scope.cancel()
+        nursery = await stack.enter_async_context(open_nursery("tests.crash.worker"))
+        yield Lane(nursery, backend, redis, folder, free_port())

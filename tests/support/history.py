@@ -188,14 +188,16 @@ def _one_effect(job: str, calls: Sequence[Call], *, exact: bool) -> Iterator[Vio
 
 
 def _nothing_after_the_end(job: str, calls: Sequence[Call]) -> Iterator[Violation]:
-    """But for the first report of a run that could not know: it is told so, and reports no more."""
+    """But for the first report of a run that could not know: it is told so, and reports no more. A
+    report that was refused had no effect, and its run was not told."""
     ended = False
     told: set[str] = set()
     for call in calls:
         if ended and not call.terminal:
-            if not call.skipped or call.run in told:
+            if call.run in told or (call.accepted and not call.skipped):
                 yield Violation(Kind.AFTER_THE_END, job, f"{call.event_id} came after the end")
-            told.add(call.run)
+            if call.accepted:
+                told.add(call.run)
         ended = ended or (call.terminal and call.accepted)
 
 
