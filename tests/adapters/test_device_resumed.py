@@ -33,6 +33,11 @@ def work(request: pytest.FixtureRequest) -> VideoWork | ImageWork:
     return WORKS[request.param]
 
 
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logs.configure("json", "error", log_prompts=False)
+
+
 @pytest.fixture(scope="module")
 async def another(tiny_root: Path) -> DeviceExecutor:
     make_tiny(tiny_root)
@@ -41,7 +46,6 @@ async def another(tiny_root: Path) -> DeviceExecutor:
 
 async def opened(root: Path, seconds: float = 1e-9) -> DeviceExecutor:
     """As a process of its own has it; due after every step."""
-    logs.configure("json", "error", log_prompts=False)
     given = {name: model for name, model in models(root).items() if name in ("sdxl", "wan")}
     return await open_executor(given, save_state_seconds=seconds)
 

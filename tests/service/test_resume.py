@@ -24,7 +24,7 @@ from ourvidz.ports import Part
 from ourvidz.service.spool import Spool, open_folder
 from scheduler.types import Fault, Phase
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 QUIET = {"callback.progress": False}
 BATCH = {"batch_size": 3, "seed": 9}

@@ -15,6 +15,8 @@ from pipelines.request import ImageRequest
 from pipelines.sdxl import SdxlPipeline
 from pipelines.state import dump, restore
 
+pytestmark = pytest.mark.slow
+
 MISSING = [(2,), (0, 2), (1,), (0, 1, 2)]
 
 
