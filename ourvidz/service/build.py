@@ -22,6 +22,7 @@ from ourvidz.ports import (
     Renderer,
 )
 from ourvidz.service.active import ActiveJob, Roster
+from ourvidz.service.announcer import Announcer
 from ourvidz.service.aside import Aside
 from ourvidz.service.calibration import Calibration, Forecasts
 from ourvidz.service.claims import Claims
@@ -39,6 +40,7 @@ from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.paces import Paces
+from ourvidz.service.parts import Parts
 from ourvidz.service.produce import Production
 from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.runs import Runs
@@ -171,7 +173,7 @@ def _hardware(settings: Settings, ports: Ports) -> Hardware:
 
 def _runs(ports: Ports, shared: _Shared) -> Runs:
     return Runs(
-        source=shared.claims,
+        claims=shared.claims,
         journal=ports.journal,
         roster=shared.roster,
         aside=Aside(ports.journal, shared.roster),
@@ -190,11 +192,10 @@ def _runs(ports: Ports, shared: _Shared) -> Runs:
 def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
     return Delivery(
         journal=ports.journal,
-        source=shared.claims,
+        claims=shared.claims,
         uploads=Uploads(ports.store, settings.store.bucket, settings.callback, shared.alarms),
-        notifier=ports.notifier,
+        announcer=Announcer(ports.journal, ports.notifier, settings.callback, ports.clock),
         events=shared.events,
-        clock=ports.clock,
         metrics=shared.metrics,
         callback=settings.callback,
         spool=shared.spool,
@@ -230,14 +231,32 @@ def _flow(
     delivery: Delivery,
     reporter: ProgressReporter,
 ) -> Flow:
+    return Flow(
+        rules=Rules.from_settings(settings),
+        claims=shared.claims,
+        journal=ports.journal,
+        roster=shared.roster,
+        parts=_parts(settings, ports, shared, engine, delivery, reporter),
+        delivery=delivery,
+        spool=shared.spool,
+        alarms=shared.alarms,
+    )
+
+
+def _parts(
+    settings: Settings,
+    ports: Ports,
+    shared: _Shared,
+    engine: Engine,
+    delivery: Delivery,
+    reporter: ProgressReporter,
+) -> Parts:
     def on_step(event: StepReached) -> None:
         shared.watch.stepped(event.lease)
         engine.step_reached(event)
 
-    return Flow(
-        settings=settings,
-        rules=Rules.from_settings(settings),
-        source=shared.claims,
+    return Parts(
+        attempts_max=settings.intake.attempts_max,
         journal=ports.journal,
         executor=ports.executor,
         references=ports.references,
@@ -252,12 +271,9 @@ def _flow(
             shared.alarms,
         ),
         engine=engine,
-        roster=shared.roster,
         demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),
-        delivery=delivery,
         spool=shared.spool,
         reporter=reporter,
-        alarms=shared.alarms,
         metrics=shared.metrics,
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from uuid import UUID
 
 import anyio
@@ -19,29 +18,24 @@ import structlog
 from anyio.abc import TaskGroup
 
 from ourvidz.config.settings import Callback
-from ourvidz.jobs import Asset, ErrorCode, InvalidJob, JobError, JobState
+from ourvidz.jobs import Asset, ErrorCode, JobError, JobState
 from ourvidz.ports import (
-    Answer,
-    Clock,
     JobRecord,
     Journal,
-    Notifier,
-    NotifyRejected,
-    NotifyUnavailable,
     StoreRejected,
 )
+from ourvidz.service.announcer import Announcer
 from ourvidz.service.claims import Claims
 from ourvidz.service.disk import Disk
 from ourvidz.service.events import Events
 from ourvidz.service.faults import refusal_of
 from ourvidz.service.health import DELIVERY_BROKE, Alarms
 from ourvidz.service.metrics import Metrics
-from ourvidz.service.pauses import asked, backoff
+from ourvidz.service.pauses import backoff
 from ourvidz.service.signal import Signal
 from ourvidz.service.spool import Spool, is_whole
 from ourvidz.service.uploads import Uploads
 from ourvidz.service.views import ended_data
-from ourvidz.wire import callback_completed, callback_failed, callback_invalid
 
 log = structlog.get_logger()
 
@@ -57,15 +51,13 @@ class _Held:
 
 @dataclass(slots=True)
 class Delivery:
-    """Brings what has ended to the store and to the backend. ``pending`` jobs are on their way,
-    ``parked`` callbacks were given up."""
+    """Brings what has ended to the store and to the backend; ``pending`` jobs are on their way."""
 
     journal: Journal
-    source: Claims
+    claims: Claims
     uploads: Uploads
-    notifier: Notifier | None
+    announcer: Announcer
     events: Events
-    clock: Clock
     metrics: Metrics
     callback: Callback
     spool: Spool
@@ -73,14 +65,13 @@ class Delivery:
     disk: Disk
     alarms: Alarms
     pending: int = 0
-    parked: int = 0
     _held: dict[str, _Held] = field(default_factory=dict)
 
     async def recover(self, tasks: TaskGroup) -> None:
         """Go on with everything that an earlier process left undelivered. A job of whose files
         some are gone (an ephemeral disk) goes back to its queue, where its element still is."""
         self.uploads.tasks = tasks
-        self.parked = await self.journal.parked()
+        await self.announcer.recover()
         rendered = []
         for record in await self.journal.in_states(JobState.RENDERED):
             if await anyio.to_thread.run_sync(_spooled, record):
@@ -140,14 +131,14 @@ class Delivery:
         if record is not None:
             self._publish_end(record)
         for answer in await self.journal.answers(job_id):
-            await self._announce(answer, record)
+            await self.announcer.announce(answer, record)
         if record is not None:
             await self._release(record.spec.id)
         else:
             await self._bury(job_id)
 
     @property
-    def claims(self) -> Mapping[str, str]:
+    def held(self) -> Mapping[str, str]:
         """Jobs by the claims that are held for their delivery."""
         return {held.claim_id: job_id for job_id, held in self._held.items() if held.claim_id}
 
@@ -182,7 +173,7 @@ class Delivery:
         elif record is not None:
             await self.spool.remove(job_id)
         if held.claim_id is not None and held.claim_id != held.lost:
-            await self.source.hand_back(held.claim_id)  # It came again in the meantime.
+            await self.claims.hand_back(held.claim_id)  # It came again in the meantime.
         log.info("delivery_let_go", job=job_id)
 
     async def _record(self, job_id: str) -> JobRecord | None:
@@ -214,51 +205,6 @@ class Delivery:
         assert updated is not None, "the journal forgets no job"
         return updated
 
-    async def _announce(self, answer: Answer, record: JobRecord | None) -> None:
-        """Post the terminal callback until it is acknowledged, or park it with an alarm."""
-        if self.notifier is None:
-            await self.journal.answered(answer.event_id)
-            return
-        body = answer.body
-        if body is None:
-            assert record is not None, "an answer without a body belongs to a job"
-            body = self._body(record)
-        async for attempt in stamina.retry_context(on=_retry_wait, **backoff(self.callback)):
-            with attempt:
-                if await self._announce_once(self.notifier, answer.event_id, body):
-                    return
-
-    async def _announce_once(self, notifier: Notifier, event_id: str, body: bytes) -> bool:
-        """One attempt; true when nothing is left to do. Raises ``NotifyUnavailable`` to retry."""
-        try:
-            await notifier.notify(event_id, body)
-        except NotifyUnavailable as error:
-            attempts = await self.journal.answer_failed(event_id, str(error), park=False)
-            if attempts < self.callback.attempts_max:
-                raise
-            await self._park(event_id, f"given up after {attempts} attempts: {error}")
-        except NotifyRejected as error:
-            await self._park(event_id, str(error))
-        else:
-            await self.journal.answered(event_id)
-            log.info("callback_delivered", event_id=event_id)
-        return True
-
-    async def _park(self, event_id: str, reason: str) -> None:
-        await self.journal.answer_failed(event_id, reason, park=True)
-        self.parked += 1
-        log.error("callback_parked", event_id=event_id, reason=reason)
-
-    def _body(self, record: JobRecord) -> bytes:
-        assert record.result is not None, "an ended job has a result"
-        if record.result.status == "completed":
-            return callback_completed(record.spec, record.result, self.callback.shape)
-        return callback_failed(record.spec, record.result, record.completed_at or 0.0)
-
-    def invalid_body(self, invalid: InvalidJob) -> bytes:
-        """The ``failed`` callback for a payload that never became a job."""
-        return callback_invalid(invalid, self.clock.wall())
-
     async def _release(self, job_id: UUID) -> None:
         """The lease and the spool are held until here. The claim is looked up again: the job may
         have come out of its queue once more, but not after its answer was settled."""
@@ -273,9 +219,9 @@ class Delivery:
         """A job's element that is not needed any more goes for good, or to the dead letters."""
         result = None if record is None else record.result
         if result is None or result.dead_letter is None:
-            await self.source.acknowledge(claim_id)
+            await self.claims.acknowledge(claim_id)
         else:
-            await self.source.dead_letter(claim_id, result.dead_letter)
+            await self.claims.dead_letter(claim_id, result.dead_letter)
 
     async def _bury(self, job_id: str) -> None:
         """A payload that is answered goes to the dead letters, also if another claim takes over its
@@ -285,7 +231,7 @@ class Delivery:
         while invalid is not None and (claim_id := held.claim_id) is not None:
             held.claim_id = None  # as in _release
             try:
-                await self.source.dead_letter(claim_id, refusal_of(invalid))
+                await self.claims.dead_letter(claim_id, refusal_of(invalid))
             except BaseException:
                 held.claim_id = held.claim_id or claim_id
                 raise
@@ -296,13 +242,6 @@ class Delivery:
             kind, status = record.spec.requested_type, record.state.status
             self.metrics.jobs_ended.labels(kind, status).inc()
             events.publish("end", ended_data(record))
-
-
-def _retry_wait(error: Exception) -> bool | timedelta:
-    """Retry what may pass; wait as long as the receiver asked for."""
-    if not isinstance(error, NotifyUnavailable):
-        return False
-    return asked(error.retry_after_seconds)
 
 
 def _spooled(record: JobRecord) -> bool:

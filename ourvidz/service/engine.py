@@ -53,11 +53,16 @@ Move = Stage | Load | Evict | Unstage
 Run = Start | Resume
 
 
+class NotBegun(Exception):
+    """A run must not begin, and whoever says so has said why."""
+
+
 class RunWatcher(Protocol):
     """Who keeps the books of runs."""
 
     async def before_run(self, lease: Lease) -> None:
-        """Awaited before a run's first step; what it raises fails the run."""
+        """Awaited before a run's first step; what it raises fails the run: ``NotBegun``, or a
+        defect."""
 
     def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
         """A job's part in a run has ended with ``event`` after ``seconds``."""
@@ -203,6 +208,8 @@ class Engine:
     async def _open_books(self, command: Run, ready: list[Lease]) -> None:
         try:
             await self._watcher.before_run(command.lease)
+        except NotBegun as reason:
+            self._inbox.put_terminal(_failure(command, reason))
         except Exception as error:
             log.exception("command_broke", command=repr(command))
             self._inbox.put_terminal(_failure(command, error))

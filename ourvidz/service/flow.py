@@ -1,61 +1,29 @@
 """The life of one job, claim to acknowledgement, in one readable coroutine.
 
-``Flow.run`` is steps 2 to 8 of a job's life: parse, admit, reside and run (the engine's business,
-awaited here), spool, deliver, acknowledge. Every way out leaves the job in the journal or back in
-its queue. A defect that one job meets is that job's end: it is answered as failed, with an alarm.
-Only where that cannot be written down, as the journal does not work, the service goes down with
-its leases recoverable.
+``Flow.run`` is steps 2 to 8 of a job's life: parse, take the job through its parts (the business
+of ``parts``, awaited here), deliver, acknowledge. Every way out leaves the job in the journal or
+back in its queue. A defect that one job meets is that job's end: it is answered as failed, with an
+alarm. Only where that cannot be written down, as the journal does not work, the service goes down
+with its leases recoverable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import structlog
 
-from ourvidz.config.settings import Settings
-from ourvidz.jobs import (
-    ErrorCode,
-    InvalidJob,
-    JobError,
-    JobResult,
-    JobSpec,
-    JobState,
-    TextResult,
-    TextWork,
-    Work,
-    pictures_of,
-)
+from ourvidz.jobs import ErrorCode, InvalidJob, JobError, JobResult, JobSpec
 from ourvidz.logs import bind_job
-from ourvidz.ports import (
-    Admission,
-    Claimed,
-    Executor,
-    Journal,
-    Known,
-    Part,
-    Plan,
-    PlanRejected,
-    ReferenceFailed,
-    References,
-)
-from ourvidz.service.active import ActiveJob, Roster, part_id
+from ourvidz.ports import Claimed, Journal, Known
+from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.claims import Claims
 from ourvidz.service.delivery import Delivery
-from ourvidz.service.demand import Demands
-from ourvidz.service.earlier import Earlier, find_earlier
-from ourvidz.service.engine import Engine
-from ourvidz.service.faults import CANCELLED, JobFailed, refusal_of, settle_error
+from ourvidz.service.faults import CANCELLED, JobFailed, refusal_of
 from ourvidz.service.health import JOB_DEFECT, Alarms
-from ourvidz.service.metrics import Metrics
-from ourvidz.service.produce import Produced, Production
-from ourvidz.service.progress import ProgressReporter
-from ourvidz.service.spool import Spool, reference_path
+from ourvidz.service.parts import Parts
+from ourvidz.service.spool import Spool
 from ourvidz.wire import Rules, job_key, parse
-from scheduler.messages import CancelRequested, JobArrived
-from scheduler.types import Outcome
 
 log = structlog.get_logger()
 
@@ -72,22 +40,14 @@ class Owed:
 class Flow:
     """What a job's life needs of the rest of the service."""
 
-    settings: Settings
     rules: Rules
-    source: Claims
+    claims: Claims
     journal: Journal
-    executor: Executor
-    references: References
-    admission: Admission
-    production: Production
-    engine: Engine
     roster: Roster
-    demands: Demands
+    parts: Parts
     delivery: Delivery
     spool: Spool
-    reporter: ProgressReporter
     alarms: Alarms
-    metrics: Metrics
 
     async def run(self, claimed: Claimed) -> None:
         """Take one claimed element to its end; gives the claim's place in the roster back."""
@@ -106,9 +66,9 @@ class Flow:
             # It promises not to raise. What proves it wrong must not come back at every start.
             log.exception("element_broke", queue=claimed.queue)
             self.alarms.ring(JOB_DEFECT)
-            await self.source.dead_letter(claimed.claim_id, f"internal error ({error!r})"[:500])
+            await self.claims.dead_letter(claimed.claim_id, f"internal error ({error!r})"[:500])
             return None
-        if not await self.source.first(claimed, parsed):
+        if not await self.claims.first(claimed, parsed):
             return None
         if isinstance(parsed, InvalidJob):
             return await self._reject(claimed, parsed)
@@ -123,7 +83,7 @@ class Flow:
         log.warning("job_invalid", job=invalid.id, queue=claimed.queue, reason=reason)
         left: str | None = claimed.claim_id
         if invalid.id is not None:
-            key, body = job_key(invalid.id), self.delivery.invalid_body(invalid)
+            key, body = job_key(invalid.id), self.delivery.announcer.invalid_body(invalid)
             if await self.journal.reject(invalid, None, body):
                 return Owed(key, claimed.claim_id)
             if await self.journal.rejected(key) is not None:
@@ -132,7 +92,7 @@ class Flow:
                 if owed and left == claimed.claim_id:
                     return Owed(key, left)  # Its lease was lost, and this is its element again.
         if left is not None:
-            await self.source.dead_letter(left, reason)
+            await self.claims.dead_letter(left, reason)
         return None
 
     async def _accept(self, claimed: Claimed, spec: JobSpec) -> Owed | None:
@@ -143,7 +103,7 @@ class Flow:
             return await self._live(claimed, spec, known)
         if known is not Known.CONFLICT:
             return await self._adopt(claimed, spec)
-        await self.source.dead_letter(claimed.claim_id, "same id, another body")
+        await self.claims.dead_letter(claimed.claim_id, "same id, another body")
         log.error("job_conflict", queue=claimed.queue)
         return None
 
@@ -172,7 +132,7 @@ class Flow:
         if known is Known.ENDED:
             return Owed(str(spec.id), claimed.claim_id)
         # Between two of its states: it is there when the element comes the next time.
-        await self.source.hand_back(claimed.claim_id)
+        await self.claims.hand_back(claimed.claim_id)
         return None
 
     async def _live(self, claimed: Claimed, spec: JobSpec, known: Known) -> Owed | None:
@@ -218,14 +178,14 @@ class Flow:
         else:
             await self.spool.remove(str(job.id))
         if job.claimed.claim_id != job.lost:
-            await self.source.hand_back(job.claimed.claim_id)
+            await self.claims.hand_back(job.claimed.claim_id)
         log.info("job_let_go" if job.lost else "job_handed_back")
 
     async def _result(self, job: ActiveJob) -> JobResult | None:
         """How the job ends, or ``None`` where it is handed back to its queue."""
         warnings = job.spec.warnings
         try:
-            result = await self._attempt(job)
+            result = await self.parts.run(job)
         except JobFailed as failure:
             result = JobResult("failed", error=failure.error, warnings=warnings)
         except Exception as error:
@@ -242,121 +202,3 @@ class Flow:
         if job.stop is not None and job.stop != "drain":
             return JobResult("cancelled", error=CANCELLED, warnings=result.warnings)
         return result
-
-    async def _attempt(self, job: ActiveJob) -> JobResult:
-        earlier = await self._earlier(job)
-        references: Mapping[str, Path] = {}
-        if any(earlier.missing(job.spec, part) for part in range(len(job.spec.works))):
-            self._check_attempts(job)
-            with job.preparing:
-                references = await self._prepare(job)
-        if job.stop is not None:
-            return JobResult("cancelled", error=CANCELLED, warnings=job.spec.warnings)
-        async with self.reporter.report(job), self.production.collect(job, earlier) as produced:
-            for index in range(len(job.spec.works)):
-                job.part, job.phase, job.step = index, 0, 0
-                await self._take_part(job, references, earlier, produced)
-            job.ran = True
-        await self.spool.rendered(str(job.id))
-        result = produced.result(job)
-        self.metrics.job_seconds.labels(job.spec.requested_type).observe(result.generation_seconds)
-        return result
-
-    async def _earlier(self, job: ActiveJob) -> Earlier:
-        """What is there of the job, which is from here on what was accepted: what earlier runs have
-        made belongs to that, and another configuration may read the payload differently."""
-        if not job.new:
-            record = await self.journal.get(job.id)
-            job.spec = job.spec if record is None else record.spec
-        folder = self.spool.folder(str(job.id))
-        return await find_earlier(self.journal, job.spec, folder, new=job.new)
-
-    def _check_attempts(self, job: ActiveJob) -> None:
-        """Raises ``JobFailed`` for a job whose runs were cut off too often."""
-        limit = self.settings.intake.attempts_max
-        if job.claimed.attempts >= limit:
-            job.exhausted = True
-            message = f"given up: {job.claimed.attempts} runs were cut off, {limit} are allowed"
-            raise JobFailed(JobError(ErrorCode.WORKER_UNAVAILABLE, message))
-
-    async def _prepare(self, job: ActiveJob) -> Mapping[str, Path]:
-        """Admission and references, which an earlier run may have fetched: their URLs expire.
-        Raises ``JobFailed``."""
-        refusal = await self.admission.admit(job.spec)
-        if refusal is not None:
-            raise JobFailed(refusal)
-        paths: dict[str, Path] = {}
-        for reference in getattr(job.spec.final, "references", ()):
-            path = reference_path(self.spool.folder(str(job.id)), reference)
-            if not path.exists():
-                try:
-                    await self.references.fetch(reference, path)
-                except ReferenceFailed as failure:
-                    raise JobFailed(failure.error) from failure
-            paths[reference.role] = path
-        return paths
-
-    async def _take_part(
-        self, job: ActiveJob, references: Mapping[str, Path], earlier: Earlier, produced: Produced
-    ) -> None:
-        """See to it that all of the part at hand is there. Raises ``JobFailed``."""
-        spec, index = job.spec, job.part
-        work = _with_prompt(spec.works[index], produced.text) if index else spec.works[index]
-        wanted = earlier.wanted(spec, index)
-        folder = self.spool.folder(str(spec.id))
-        part = Part(part_id(spec, index), spec, work, references, folder, wanted)
-        if not earlier.missing(spec, index):
-            await self._pass_over(job, part)
-            produced.text = earlier.texts.get(index)
-            return
-        await self._run_part(job, part)
-        if index + 1 < len(spec.works) and produced.text is not None:
-            # What the next part makes of it must not meet another text after a restart.
-            await self.journal.add_text(spec.id, index, produced.text)
-
-    async def _pass_over(self, job: ActiveJob, part: Part) -> None:
-        """Earlier runs have made all of the part. What there is to say of it is said again."""
-        try:
-            plan = await self.executor.plan(part)
-        except PlanRejected:
-            plan = Plan((), ())  # The model that made it is not here any more.
-        finally:
-            self.executor.forget(part.id)
-        job.pass_over(plan.phases)
-        self.production.begin(job, part, plan.warnings)
-
-    async def _run_part(self, job: ActiveJob, part: Part) -> None:
-        """Bring one part to the scheduler and wait for its end. Raises ``JobFailed``."""
-        job.resumed = job.resumed or len(part.pictures) < pictures_of(part.work)
-        try:
-            plan = await self.executor.plan(part)
-            demand = self.demands.demand(job, part, plan.phases)
-            job.planned.append(plan.phases)
-            job.phases.append(demand.phases)
-            self.production.begin(job, part, plan.warnings)
-            self.executor.begin(part, self.production.sink(job))
-            if job.state is JobState.CLAIMED:
-                await self.journal.move(job.id, JobState.WAITING)
-                job.change(JobState.WAITING)
-            job.scheduled = True
-            await self.engine.put(JobArrived(demand))
-            if job.stop is not None:
-                await self.engine.put(CancelRequested(part.id))
-            settled = await job.wait_settled()
-        except PlanRejected as rejected:
-            raise JobFailed(rejected.error) from rejected
-        finally:
-            job.scheduled = False
-            self.executor.forget(part.id)
-        if settled.outcome is not Outcome.FINISHED:
-            failed = settled.outcome is not Outcome.CANCELLED
-            raise JobFailed(settle_error(settled, part.work) if failed else CANCELLED)
-
-
-def _with_prompt(work: Work, text: TextResult | None) -> Work:
-    """The second part of a chain runs with the first one's text. Raises ``JobFailed``."""
-    if text is None or not text.text.strip():
-        raise JobFailed(JobError(ErrorCode.INVALID_PROMPT, "the enhancement gave no text"))
-    if isinstance(work, TextWork):
-        raise TypeError("a chain ends with an image or a video")
-    return replace(work, prompt=text.text)

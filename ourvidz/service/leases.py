@@ -75,5 +75,5 @@ class Leases:
     def held(self) -> Mapping[str, str]:
         """Jobs by claim id, without what is being let go."""
         active = {job.claimed.claim_id: str(job.id) for job in self.roster}
-        held = {**self.delivery.claims, **active}
+        held = {**self.delivery.held, **active}
         return {claim_id: job for claim_id, job in held.items() if not self.claims.left(claim_id)}

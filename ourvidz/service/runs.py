@@ -15,7 +15,7 @@ from ourvidz.service.calibration import Calibration
 from ourvidz.service.claims import Claims
 from ourvidz.service.company import Company, Stretch
 from ourvidz.service.device_watch import DeviceWatch
-from ourvidz.service.engine import Move
+from ourvidz.service.engine import Move, NotBegun
 from ourvidz.service.estimates import Estimates
 from ourvidz.service.health import COMPONENT_FAILED, LEASE_LOST, Alarms
 from ourvidz.service.metrics import Metrics
@@ -48,7 +48,7 @@ class Runs:
     """``engine.RunWatcher`` over the journal and the roster; ``meter`` where the executor counts
     the device's bytes."""
 
-    source: Claims
+    claims: Claims
     journal: Journal
     roster: Roster
     aside: Aside
@@ -66,7 +66,7 @@ class Runs:
         """A job that kills the process must have been counted before it did."""
         job = self.roster.of_part(lease.job)
         if job is not None and job.state is JobState.WAITING:
-            if not await self.source.count_attempt(job.claimed.claim_id):
+            if not await self.claims.count_attempt(job.claimed.claim_id):
                 self._lease_lost(job)
             await self.journal.move(job.id, JobState.RUNNING)
             job.change(JobState.RUNNING)
@@ -79,11 +79,11 @@ class Runs:
         self.watch.run_began(lease, phase)
 
     def _lease_lost(self, job: ActiveJob) -> None:
-        """The queue does not know the claim any more: the run is not begun."""
+        """The queue does not know the claim any more. Raises ``NotBegun``."""
         log.error("lease_lost", job=str(job.id))
         self.alarms.ring(LEASE_LOST)
         job.lose()
-        raise RuntimeError("the lease is gone")
+        raise NotBegun("the lease is gone")
 
     def after_run(self, lease: Lease, event: Event, seconds: float) -> None:
         self.watch.run_ended(lease)

@@ -249,7 +249,7 @@ class Service:
 
     def health(self) -> Mapping[str, Any]:
         """Whether work goes on; reads memory only."""
-        parked = [PARKED_CALLBACKS] if self.delivery.parked else []
+        parked = [PARKED_CALLBACKS] if self.delivery.announcer.parked else []
         state = "draining" if self.draining else "ready" if self.ready else "starting"
         return {
             "status": state,
@@ -258,7 +258,7 @@ class Service:
             "eta_calibration": self.forecasts.calibration.summary(),
             "active_jobs": len(self.roster),
             "undelivered_jobs": self.delivery.pending,
-            "parked_callbacks": self.delivery.parked,
+            "parked_callbacks": self.delivery.announcer.parked,
             "queues": dict(self.source.snapshot()),
             "device": dict(self.executor.snapshot()),
             "alarms": sorted([*self.alarms.ringing, *parked]),
@@ -285,7 +285,7 @@ class Service:
         self.metrics.device_reserved.set(snapshot["ledger"]["device"]["reserved"])
         self.metrics.waiting_jobs.set(len(snapshot["waiting"]))
         self.metrics.undelivered.set(self.delivery.pending)
-        self.metrics.parked.set(self.delivery.parked)
+        self.metrics.parked.set(self.delivery.announcer.parked)
         self.metrics.queue_commands.set(self.source.snapshot()["commands_per_minute"])
         for component in snapshot["components"]:
             self._show("stage", component, self.estimates.stage_seconds(component))

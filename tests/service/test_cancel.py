@@ -73,7 +73,7 @@ async def test_while_its_reference_is_fetched(open_house: OpenHouse) -> None:
         store = StagedStore(house.root / "store")
         hold = Hold()
         store.before_get = lambda _: hold.wait()
-        house.service.intake.flow.references._others._store = store
+        house.service.intake.flow.parts.references._others._store = store
         reference = f"workspace-temp/{made['assets'][0]['url']}"
         await house.push("sdxl_queue", payload("a", reference_image=reference))
         await hold.reached()

@@ -167,7 +167,7 @@ async def test_the_element_is_held_until_the_answer_is_there(
 ) -> None:
     hold = Hold()
     async with open_house(**QUIET) as house:
-        notifier = house.service.delivery.notifier
+        notifier = house.service.delivery.announcer.notifier
         assert notifier is not None
         notify = notifier.notify
 
@@ -269,7 +269,7 @@ async def test_a_callback_is_given_up_after_so_many_attempts(
 async def test_nobody_listens(open_house: OpenHouse, receiver: Receiver) -> None:
     """A receiver that is down when the job ends and up again later."""
     async with open_house(**QUIET, **{"callback.attempts_max": 1000}) as house:
-        notifier: Any = house.service.delivery.notifier
+        notifier: Any = house.service.delivery.announcer.notifier
         url, notifier._url = notifier._url, httpx.URL("http://127.0.0.1:9/")
         await house.push("sdxl_queue", payload("a"))
         await house.reached("a", "completed")
@@ -357,7 +357,7 @@ async def test_progress_that_cannot_be_told_harms_nobody(
         await house.quiet()
         assert await house.status("a") == "completed"
         assert house.service.health()["alarms"] == []
-        notifier = house.service.intake.flow.reporter.notifier
+        notifier = house.service.intake.flow.parts.reporter.notifier
         assert notifier is not None
         notify = notifier.notify
 

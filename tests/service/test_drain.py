@@ -180,7 +180,7 @@ async def test_a_job_that_waits_for_its_reference_goes_back(open_house: OpenHous
         await house.quiet()
         store = StagedStore(house.root / "store")
         store.before_get = lambda _: hold.wait()
-        house.service.intake.flow.references._others._store = store
+        house.service.intake.flow.parts.references._others._store = store
         reference = f"workspace-temp/{made['assets'][0]['url']}"
         await house.push("sdxl_queue", payload("a", reference_image=reference))
         await hold.reached()

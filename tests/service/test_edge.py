@@ -199,7 +199,7 @@ async def test_progress_is_shown(open_against: Against, edge: Edge) -> None:
     flags = {"callback.progress": True, "callback.progress_seconds": 0.001}
     told = anyio.Event()
     async with open_against(device, **flags) as house:
-        notifier: Any = house.service.delivery.notifier
+        notifier: Any = house.service.delivery.announcer.notifier
         notify = notifier.notify
 
         async def noting(event_id: str, body: bytes) -> Delivered:
@@ -228,7 +228,7 @@ async def test_a_callback_that_is_repeated_is_stored_once(
 ) -> None:
     """Its answer was lost on the way."""
     async with open_against() as house:
-        notifier: Any = house.service.delivery.notifier
+        notifier: Any = house.service.delivery.announcer.notifier
         client, lost = notifier._client, [httpx.ReadError("lost"), httpx.ReadTimeout("lost")]
         send = client.send
 

@@ -169,7 +169,7 @@ async def test_the_operator_refuses(open_house: OpenHouse) -> None:
             return None
 
     async with open_house() as house:
-        object.__setattr__(house.service.intake.flow, "admission", Policy())
+        object.__setattr__(house.service.intake.flow.parts, "admission", Policy())
         error = error_of(await house.run("a", prompt="a weapon"))
         assert (error["code"], error["message"]) == ("REJECTED", "not here")
         assert house.starts("a") == 0
@@ -184,7 +184,7 @@ async def test_a_hook_that_breaks_costs_its_job_and_rings(open_house: OpenHouse)
             return None
 
     async with open_house() as house:
-        object.__setattr__(house.service.intake.flow, "admission", Broken())
+        object.__setattr__(house.service.intake.flow.parts, "admission", Broken())
         error = error_of(await house.run("a", prompt="boom"))
         assert (error["code"], error["retryable"]) == ("WORKER_UNAVAILABLE", True)
         assert "boom" not in error["message"], "a message of ours, not the exception's text"

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import anyio
 import pytest
+import structlog
 from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore, SteppedDevice
 from support.turns import turns
@@ -93,20 +94,20 @@ async def comes_again(house: House, elsewhere: Elsewhere, indices: Sequence[int]
 async def test_while_it_is_prepared(open_house: OpenHouse) -> None:
     hold = Hold()
     async with house_of(open_house) as (house, elsewhere, store):
-        admission = house.service.intake.flow.admission
+        parts = house.service.intake.flow.parts
+        admission = parts.admission
 
         async def admit(_: Any) -> None:
             await hold.wait()
 
-        object.__setattr__(
-            house.service.intake.flow, "admission", type("A", (), {"admit": staticmethod(admit)})()
-        )
+        policy = type("A", (), {"admit": staticmethod(admit)})()
+        object.__setattr__(parts, "admission", policy)
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         await elsewhere.takes()
         await let_go(house)
         assert (house.starts("a"), store.puts, await house.attempts()) == (0, [], [0])
-        object.__setattr__(house.service.intake.flow, "admission", admission)
+        object.__setattr__(parts, "admission", admission)
         await comes_again(house, elsewhere)
 
 
@@ -143,9 +144,12 @@ async def test_before_it_runs(open_house: OpenHouse) -> None:
         held = house.service.leases.held()
         (claim_id,) = (claim for claim, job in held.items() if job == job_id("a"))
         await elsewhere._move(claim_id, "elsewhere")
-        hold.release()
-        await house.ended("first")
-        await let_go(house)
+        with structlog.testing.capture_logs() as logs:
+            hold.release()
+            await house.ended("first")
+            await let_go(house)
+        assert "lease_lost" in {line["event"] for line in logs}
+        assert "command_broke" not in {line["event"] for line in logs}, "it is no defect"
         assert device.order.count(job_id("a")) == 0
         assert house.service.health()["alarms"] == ["lease_lost"]
         await comes_again(house, elsewhere)
