@@ -22,8 +22,11 @@ from scheduler.machine import Counts, Machine
 from scheduler.policy import Policy
 from scheduler.profile import Costs
 from scheduler.strategy import Eviction
-from scheduler.types import Component, Outcome, SchedulerSettings
+from scheduler.types import Component, Demand, Outcome, SchedulerSettings
 from scheduler.workload import Request, Workload
+
+# Three years. A policy that looks at a run every few seconds has no end with what is much longer.
+_PHASE_SECONDS_MAX = 1e8
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,16 @@ def masters(components: Sequence[Component], host_bytes: int) -> tuple[str, ...]
             found.append(component.name)
             free -= component.weight_bytes
     return tuple(found)
+
+
+def _priced(profile: Costs, request: Request) -> Demand:
+    demand = profile.demand(request)
+    for phase in demand.phases:
+        if phase.seconds > _PHASE_SECONDS_MAX:
+            allowed = f"up to {_PHASE_SECONDS_MAX:g}"
+            seconds = f"phase {phase.name} takes {phase.seconds:g} s"
+            raise InputError(f"request {request.id}: {seconds}, allowed: {allowed}")
+    return demand
 
 
 class _Simulation:
@@ -139,7 +152,7 @@ class _Simulation:
                 if isinstance(event, m.PhaseFinished):
                     self._release_children(event)
         while self._coming and self._coming[0][0] <= self._now:
-            demand = self._profile.demand(heappop(self._coming)[2])
+            demand = _priced(self._profile, heappop(self._coming)[2])
             self._machine.know(demand)
             events.append(m.JobArrived(demand))
         return events or [m.TimeReached()]

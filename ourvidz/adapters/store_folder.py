@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from ourvidz.adapters.atomic import make_folders, write_atomically
-from ourvidz.adapters.store_files import check_name, disk_error
+from ourvidz.adapters.store_files import check_name, copy_error, disk_error
 from ourvidz.ports import StoreRejected
 
 _CHUNK_BYTES = 1 << 20
@@ -33,16 +33,19 @@ class FolderStore:
         mime: str,  # noqa: ARG002 - the port's
     ) -> None:
         """A full disk is ``StoreUnavailable``; a key that can never be written is rejected."""
-        await self._run(functools.partial(self._put, bucket, key, path))
-
-    async def get(self, bucket: str, key: str, path: Path, bytes_max: int) -> None:
-        await self._run(functools.partial(self._get, bucket, key, path, bytes_max))
-
-    async def _run(self, copy: functools.partial[None]) -> None:
         try:
-            await anyio.to_thread.run_sync(copy, limiter=self._limiter)
+            await self._run(functools.partial(self._put, bucket, key, path))
         except OSError as error:
             raise disk_error(error, "the store's folder") from error
+
+    async def get(self, bucket: str, key: str, path: Path, bytes_max: int) -> None:
+        try:
+            await self._run(functools.partial(self._get, bucket, key, path, bytes_max))
+        except OSError as error:
+            raise copy_error(error) from error
+
+    async def _run(self, copy: functools.partial[None]) -> None:
+        await anyio.to_thread.run_sync(copy, limiter=self._limiter)
 
     def _put(self, bucket: str, key: str, path: Path) -> None:
         target = self._locate(bucket, key)

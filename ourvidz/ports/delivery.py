@@ -37,7 +37,8 @@ class AssetStore(Protocol):
         ``StoreUnavailable``."""
 
     async def get(self, bucket: str, key: str, path: Path, bytes_max: int) -> None:
-        """Copy to ``path``. Raises ``KeyError`` if absent, ``StoreRejected`` if too large."""
+        """Copy to ``path``. Raises ``KeyError`` if absent, ``StoreRejected`` if too large,
+        ``DiskFull``, ``StoreUnavailable``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,8 @@ class RenderFailed(Exception):
         self.retryable = retryable
 
 
-class DiskFull(RenderFailed):
-    """The disk has no room for the file; once it has, the same pixels can be written."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=True)
+class DiskFull(Exception):
+    """The spool's disk has no room; once it has, the same file can be written."""
 
 
 class Renderer(Protocol):

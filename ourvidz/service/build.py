@@ -273,6 +273,7 @@ def _parts(
         engine=engine,
         demands=Demands(ports.clock, shared.estimates, settings.scheduler.deadline_seconds),
         spool=shared.spool,
+        disk=shared.disk,
         reporter=reporter,
         metrics=shared.metrics,
     )

@@ -6,17 +6,20 @@ memory and written when it does.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
 import structlog
 
 from ourvidz.config.settings import Spool as SpoolSettings
+from ourvidz.ports import DiskFull
 from ourvidz.service.health import DISK_FULL, SPOOL_FULL, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.signal import Signal
@@ -26,6 +29,14 @@ log = structlog.get_logger()
 # So often it is looked even if nobody asks: others may fill the disk, or make room on it. Longer
 # than a file waits for its next attempt.
 _LOOK_SECONDS: Final = 2.0
+# Not more often than this, however much is written: every file is looked at.
+_APART_SECONDS: Final = 0.1
+# How long a file waits before a disk that was full is tried again.
+_FULL_SECONDS: Final = 1.0
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -49,6 +60,7 @@ class Disk:
         while True:
             asked = self._asked.ticket
             await self.measure()
+            await anyio.sleep(_APART_SECONDS)
             with anyio.move_on_after(_LOOK_SECONDS) as pause:
                 await asked.wait()
             if pause.cancelled_caught:
@@ -70,15 +82,24 @@ class Disk:
         """Something was written or deleted."""
         self._asked.notify()
 
-    def took(self) -> None:
-        """It has taken a file."""
-        self._refused = False
-        self.look()
-
-    def refused(self) -> None:
-        """It has not, as it is full."""
-        self._refused = self._refused_lately = True
-        self._judge()
+    async def keep(self, write: Callable[[], Awaitable[T]], wanted: Callable[[], bool]) -> T:
+        """What ``write`` returns. A disk that is full is waited for as long as it is ``wanted``.
+        Raises ``DiskFull`` then, and whatever else ``write`` does."""
+        while True:
+            try:
+                written = await write()
+            except (DiskFull, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+                    raise
+                self._refused = self._refused_lately = True
+                self._judge()
+                if not wanted():
+                    raise DiskFull(str(error)) from error
+                await anyio.sleep(_FULL_SECONDS)
+            else:
+                self._refused = False
+                self.look()
+                return written
 
     def _judge(self) -> None:
         over = self._spool_bytes >= self.settings.bytes_max

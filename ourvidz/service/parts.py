@@ -6,9 +6,11 @@ is in the journal and the spool when it ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ourvidz.jobs import (
     ErrorCode,
@@ -22,6 +24,7 @@ from ourvidz.jobs import (
 )
 from ourvidz.ports import (
     Admission,
+    DiskFull,
     Executor,
     Journal,
     Part,
@@ -32,6 +35,7 @@ from ourvidz.ports import (
 )
 from ourvidz.service.active import ActiveJob, part_id
 from ourvidz.service.demand import Demands
+from ourvidz.service.disk import Disk
 from ourvidz.service.earlier import Earlier, find_earlier
 from ourvidz.service.engine import Engine
 from ourvidz.service.faults import CANCELLED, JobFailed, settle_error
@@ -41,6 +45,8 @@ from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.spool import Spool, reference_path
 from scheduler.messages import CancelRequested, JobArrived
 from scheduler.types import Outcome
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class Parts:
     engine: Engine
     demands: Demands
     spool: Spool
+    disk: Disk
     reporter: ProgressReporter
     metrics: Metrics
 
@@ -86,7 +93,9 @@ class Parts:
             record = await self.journal.get(job.id)
             job.spec = job.spec if record is None else record.spec
         folder = self.spool.folder(str(job.id))
-        return await find_earlier(self.journal, job.spec, folder, new=job.new)
+        return await self._kept(
+            job, lambda: find_earlier(self.journal, job.spec, folder, new=job.new)
+        )
 
     def _check_attempts(self, job: ActiveJob) -> None:
         """Raises ``JobFailed`` for a job whose runs were cut off too often."""
@@ -107,11 +116,19 @@ class Parts:
             path = reference_path(self.spool.folder(str(job.id)), reference)
             if not path.exists():
                 try:
-                    await self.references.fetch(reference, path)
+                    await self._kept(job, partial(self.references.fetch, reference, path))
                 except ReferenceFailed as failure:
                     raise JobFailed(failure.error) from failure
             paths[reference.role] = path
         return paths
+
+    async def _kept(self, job: ActiveJob, write: Callable[[], Awaitable[T]]) -> T:
+        """Wait for a disk that is full, as long as the job is wanted. Raises ``JobFailed``."""
+        try:
+            return await self.disk.keep(write, lambda: job.stop is None)
+        except DiskFull as full:
+            error = JobError(ErrorCode.WORKER_UNAVAILABLE, str(full), retryable=True)
+            raise JobFailed(error) from full
 
     async def _take_part(
         self, job: ActiveJob, references: Mapping[str, Path], earlier: Earlier, produced: Produced

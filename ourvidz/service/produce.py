@@ -45,9 +45,6 @@ log = structlog.get_logger()
 
 Picture = ImageProduced | VideoProduced
 
-# How long a picture waits in memory before a disk that was full is tried again.
-_FULL_SECONDS = 1.0
-
 
 @dataclass(slots=True)
 class Produced:
@@ -235,22 +232,15 @@ class Production:
     async def _written(
         self, job: ActiveJob, produced: Produced, part: Part, picture: Picture
     ) -> Asset:
-        """The picture's file. A disk that is full is waited for, as long as somebody wants the job
-        here. Raises ``RenderFailed``."""
-        while True:
-            try:
-                if isinstance(picture, ImageProduced):
-                    asset = await self.renderer.image(part, picture)
-                else:
-                    asset = await self.renderer.video(part, picture)
-            except DiskFull:
-                self.disk.refused()
-                if job.stop is not None or produced.dropped:
-                    raise
-                await anyio.sleep(_FULL_SECONDS)
-            else:
-                self.disk.took()
-                return asset
+        """The picture's file, for which the disk is waited for as long as somebody wants the job
+        here. Raises ``RenderFailed``, ``DiskFull``."""
+
+        async def write() -> Asset:
+            if isinstance(picture, ImageProduced):
+                return await self.renderer.image(part, picture)
+            return await self.renderer.video(part, picture)
+
+        return await self.disk.keep(write, lambda: job.stop is None and not produced.dropped)
 
 
 def _missing(what: str) -> JobError:

@@ -1,7 +1,9 @@
 """References: which locations are read, from where, and how a failure is told."""
 
 import asyncio
+import errno
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from ourvidz.adapters.safe_http import FetchRefused, FetchUnavailable, PinnedCli
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.config import settings
 from ourvidz.jobs import ErrorCode, JobError, Reference
-from ourvidz.ports import ReferenceFailed, StoreRejected, StoreUnavailable
+from ourvidz.ports import DiskFull, ReferenceFailed, StoreRejected, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -341,17 +343,30 @@ async def test_too_many_pixels_are_refused(tmp_path: Path) -> None:
     assert "8x8 pixels; at most 63" in error.message
 
 
+def breaking_disk(patch: pytest.MonkeyPatch, code: int) -> None:
+    def broken(_content: bytes, path: Path, _pixels_max: int) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    patch.setattr("ourvidz.adapters.references.write_checked_image", broken)
+
+
 async def test_a_full_spool_is_not_the_references_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_content: bytes, path: Path, _pixels_max: int) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    breaking_disk(monkeypatch, errno.ENOSPC)
+    fetcher = references(tmp_path, FakeClient(picture()), hosts=HOSTS)
+    with pytest.raises(DiskFull, match=r"^spool: ENOSPC$"):
+        await fetcher.fetch(Reference("image", "https://good.test/a.png"), tmp_path / "r")
 
-    monkeypatch.setattr("ourvidz.adapters.references.write_checked_image", full)
+
+async def test_a_spool_that_breaks_is_named_without_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking_disk(monkeypatch, errno.EIO)
     fetcher = references(tmp_path, FakeClient(picture()), hosts=HOSTS)
     error = await failure(fetcher, "https://good.test/a.png", tmp_path)
     assert error.retryable
-    assert "ENOSPC" in error.message
+    assert "EIO" in error.message
     assert str(tmp_path) not in error.message
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,7 +20,7 @@ from ourvidz.adapters.notify_http import callback_client
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.adapters.store_presigned import PresignedStore
 from ourvidz.adapters.store_s3 import open_s3_store
-from ourvidz.ports import AssetStore, StoreRejected
+from ourvidz.ports import AssetStore, DiskFull, StoreRejected
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -148,3 +150,16 @@ async def test_a_put_that_is_called_off_leaves_the_old_file_or_the_new_one(
     assert await copy(store, KEY, tmp_path) in (old, new)
     await store.put(BUCKET, KEY, file(tmp_path, new, "new"), "image/png")
     assert await copy(store, KEY, tmp_path) == new
+
+
+async def test_a_copy_that_the_disk_has_no_room_for(
+    store: AssetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    await store.put(BUCKET, KEY, file(tmp_path, b"content"), "image/png")
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DiskFull, match=r"^spool: ENOSPC$"):
+        await store.get(BUCKET, KEY, tmp_path / "copy", 1000)
+    assert os.listdir(tmp_path) == ["source"]  # noqa: PTH208 - names alone

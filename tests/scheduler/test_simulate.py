@@ -3,6 +3,8 @@ second simulator that shares no code with it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from scheduler import messages as m
@@ -123,6 +125,19 @@ def test_what_the_card_cannot_hold_is_named() -> None:
     small = profile(device={"vram_bytes": 50})
     with pytest.raises(InputError, match=r"request a: phase generate needs 44 bytes .* 40"):
         simulate(work, small, CONTESTANTS["default"](SETTINGS), SETTINGS)
+
+
+def test_a_phase_that_never_ends_is_named() -> None:
+    costs = profile()
+    endless = replace(
+        costs,
+        phases={
+            kind: tuple(replace(cost, token_seconds=1e12) for cost in found)
+            for kind, found in costs.phases.items()
+        },
+    )
+    with pytest.raises(InputError, match=r"request a: phase generate takes 2e\+12 s, .* 1e\+08"):
+        contest("default", workload(line("chat", "a", 0.0, tokens=2)), endless, SETTINGS)
 
 
 def test_masters_that_do_not_fit_are_read_from_disk() -> None:

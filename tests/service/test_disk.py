@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,10 +13,11 @@ from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore
 from support.turns import turns
 
+from ourvidz.adapters import references
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.jobs import Asset
 from ourvidz.ports import DiskFull, ImageProduced, Part
-from ourvidz.service import disk, produce
+from ourvidz.service import disk, earlier
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +27,8 @@ QUIET = {"callback.progress": False}
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(produce, "_FULL_SECONDS", 0.005)
+    monkeypatch.setattr(disk, "_APART_SECONDS", 0.005)
+    monkeypatch.setattr(disk, "_FULL_SECONDS", 0.005)
 
 
 async def becomes(condition: Callable[[], bool]) -> None:
@@ -140,6 +143,65 @@ async def test_a_picture_waits_for_the_disk(
         assert len(end.body["assets"]) == 3
         assert "failed_indices" not in end.body["metadata"]
         assert (await house.ended("b"))["status"] == "completed"
+
+
+class FullFor:
+    """A disk that has no room for one function's writes as long as it is ``full``."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+        self.full, self.asked, usual = True, 0, getattr(module, name)
+
+        def write(*arguments: Any, **named: Any) -> Any:
+            if self.full:
+                self.asked += 1
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return usual(*arguments, **named)
+
+        patch.setattr(module, name, write)
+
+    async def met(self, house: House) -> None:
+        await becomes(lambda: self.asked > 2)
+        assert alarms(house) == ["disk_full"]
+
+
+async def test_a_reference_waits_for_the_disk(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house(**QUIET) as house:
+        made = await house.run("made")
+        await house.quiet()
+        full = FullFor(monkeypatch, references, "write_checked_image")
+        reference = f"workspace-temp/{made['assets'][0]['url']}"
+        await house.push("sdxl_queue", payload("a", reference_image=reference))
+        await full.met(house)
+        full.full = False
+        assert (await house.ended("a"))["status"] == "completed"
+        await house.quiet()
+
+
+@pytest.mark.parametrize("way_out", ["room", "cancel", "drain"])
+async def test_a_folder_waits_for_the_disk(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, way_out: str
+) -> None:
+    full = FullFor(monkeypatch, earlier, "open_folder")
+    async with open_house(**QUIET) as house:
+        await house.push("sdxl_queue", payload("a"))
+        await full.met(house)
+        if way_out == "room":
+            full.full = False
+        elif way_out == "cancel":
+            await house.service.cancel(job_id("a"))
+        else:
+            house.service.stop()
+            await house.drained()
+            assert house.terminal(job_id("a")) == []
+    full.full = False
+    async with open_house(**QUIET) as house:
+        body = await house.ended("a")
+        assert body["status"] == ("failed" if way_out == "cancel" else "completed")
+        await house.quiet()
+        assert len(house.terminal(job_id("a"))) == 1
+        assert alarms(house) == []
 
 
 async def test_what_waits_for_the_disk_can_be_cancelled(
