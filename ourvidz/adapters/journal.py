@@ -265,6 +265,7 @@ class SqliteJournal:
                 "result = NULL WHERE id = ?",
                 (str(job_id),),
             )
+            connection.execute("DELETE FROM answers WHERE job_id = ?", (str(job_id),))
 
         await self._database.run(operation)
 

@@ -101,7 +101,7 @@ class EmbeddedQueues:
 
     async def mark(
         self,
-        claim_id: str,  # noqa: ARG002 - the port's
+        claim_id: str | None,  # noqa: ARG002 - the port's
         job: str,  # noqa: ARG002 - the port's
         digest: str,  # noqa: ARG002 - the port's
     ) -> Standing:

@@ -121,10 +121,10 @@ end
 return lost
 """
 
-# KEYS: the job's marker, claims. ARGV: claim, owner, digest of the body, seconds to remember. A
-# claim that came back to its queue holds nothing. Another body changes nothing, whosever it is. A
-# server that is full remembers nothing, which must not keep claims from ending. Returns the
-# ``Standing``.
+# KEYS: the job's marker, claims. ARGV: claim, or nothing for a job that has ended, owner, digest of
+# the body, seconds to remember. A claim that came back to its queue holds nothing. Another body
+# changes nothing, whosever it is. A server that is full remembers nothing, which must not keep
+# claims from ending. Returns the ``Standing``.
 MARK: Final = """
 local marker, claims = KEYS[1], KEYS[2]
 redis.call('HEXISTS', claims, ARGV[1])

@@ -113,11 +113,11 @@ class SharedQueues:
         self._server.claimed(queue)
         return Claimed(found_in.decode(), claim_id, raw, attempts)
 
-    async def mark(self, claim_id: str, job: str, digest: str) -> Standing:
+    async def mark(self, claim_id: str | None, job: str, digest: str) -> Standing:
         keys = [scripts.job_key(job), scripts.CLAIMS]
-        arguments: list[Argument] = [claim_id, self._owner, digest, _JOB_SECONDS]
+        arguments: list[Argument] = [claim_id or "", self._owner, digest, _JOB_SECONDS]
         standing = Standing((await self._repeated(scripts.MARK, keys, arguments)).decode())
-        if standing is Standing.FREE:
+        if claim_id is not None and standing is Standing.FREE:
             self._jobs[claim_id] = job
         return standing
 

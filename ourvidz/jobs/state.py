@@ -7,7 +7,9 @@ earlier runs have left all of it), and COMPLETED when the store holds them. FAIL
 be reached from every state that is not terminal before RENDERED; a RENDERED job is past cancelling.
 CLAIMED, WAITING and RUNNING go back to QUEUED when a drain hands the job back, a restart finds its
 lease or the lease is lost; RENDERED does if a restart finds that its files are gone or the lease is
-lost. The terminal callback follows the terminal state and is the outbox's business, not the job's.
+lost. So does CANCELLED, where another worker turns out to have the job before anybody was told of
+the cancel. The terminal callback follows the terminal state and is the outbox's business, not the
+job's.
 
 =========  ==============================================
 state      may become
@@ -19,7 +21,7 @@ running    rendered, waiting, queued, failed, cancelled
 rendered   completed, failed, queued
 completed
 failed
-cancelled
+cancelled  queued
 =========  ==============================================
 """
 
@@ -68,7 +70,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     _S.RENDERED: frozenset({_S.COMPLETED, _S.FAILED, _S.QUEUED}),
     _S.COMPLETED: frozenset(),
     _S.FAILED: frozenset(),
-    _S.CANCELLED: frozenset(),
+    _S.CANCELLED: frozenset({_S.QUEUED}),
 }
 
 

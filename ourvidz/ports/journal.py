@@ -129,7 +129,8 @@ class Journal(Protocol):
         """How many callbacks were given up."""
 
     async def requeue(self, job_id: UUID) -> None:
-        """Back to QUEUED (drain, restart, lost lease). Texts and rendered files stay known."""
+        """Back to QUEUED (drain, restart, lost lease, a cancel that came too late). Texts and
+        rendered files stay known; nothing is owed any more."""
 
     async def set_aside(self, job_ids: Collection[UUID]) -> None:
         """These jobs, and no others, have begun and wait for their next run."""

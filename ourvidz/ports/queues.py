@@ -65,12 +65,12 @@ class JobSource(Protocol):
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
         """Move one element under a lease, or ``None`` if the queue is empty."""
 
-    async def mark(self, claim_id: str, job: str, digest: str) -> Standing:
+    async def mark(self, claim_id: str | None, job: str, digest: str) -> Standing:
         """Say which job a claim holds, and with which body. If it is ``FREE`` it is this claim's
-        from here on, and ended once the claim is acknowledged or dead-lettered; the claims of one
-        worker are never in each other's way. Else nothing has changed, and the element may be let
-        go of: the job's own is safe. Forgotten after a day; then an element may be run again, to
-        the same effect."""
+        from here on, and ended once the claim is acknowledged or dead-lettered, or at once where no
+        claim is named; the claims of one worker are never in each other's way. Else nothing has
+        changed, and the element may be let go of: the job's own is safe. Forgotten after a day;
+        then an element may be run again, to the same effect."""
 
     async def wait(self, queue: str, seconds: float) -> bool:
         """Return when the queue may hold something, at the latest after ``seconds``; false if it

@@ -42,10 +42,7 @@ class Claims:
         queue."""
         if parsed.id is None:
             return True
-        standing = await self._done(
-            "mark",
-            lambda: self.source.mark(claimed.claim_id, _name(str(parsed.id)), parsed.digest),
-        )
+        standing = await self._mark(claimed.claim_id, str(parsed.id), parsed.digest)
         if standing is Standing.FREE:
             return True
         other = standing is Standing.OTHER_BODY
@@ -63,6 +60,14 @@ class Claims:
         else:
             await self.acknowledge(claimed.claim_id)
         return False
+
+    async def withdraw(self, spec: JobSpec) -> bool:
+        """Whether no other worker has, or had, a job that is in no worker's hands as far as this
+        one knows. If so none will run it from here on."""
+        return await self._mark(None, str(spec.id), spec.digest) is Standing.FREE
+
+    async def _mark(self, claim_id: str | None, job_id: str, digest: str) -> Standing:
+        return await self._done("mark", lambda: self.source.mark(claim_id, _name(job_id), digest))
 
     async def acknowledge(self, claim_id: str) -> None:
         self._leave(claim_id)

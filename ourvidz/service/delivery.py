@@ -8,7 +8,7 @@ are the same whether a job has just ended or was found after a crash.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -92,9 +92,13 @@ class Delivery:
             return None
         return record.state is JobState.QUEUED
 
-    async def deliver(self, job_id: str, claim_id: str | None) -> None:
+    async def deliver(
+        self, job_id: str, claim_id: str | None, decided: Callable[[], None] = lambda: None
+    ) -> None:
         """Take one ended job, or one refused payload, through the stages that are left, as long as
-        the claim holds; without one, of an earlier process, until its element is claimed again.
+        the claim holds; without one, of an earlier process or of a job that was cancelled in its
+        queue, until its element is claimed again. ``decided`` is called once it is certain whether
+        such a cancel stands.
 
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
@@ -106,7 +110,7 @@ class Delivery:
                     on=self._broke, **backoff(self.callback)
                 ):
                     with attempt:
-                        await self._deliver(job_id)
+                        await self._deliver(job_id, decided)
                         self.alarms.silence(DELIVERY_BROKE)
             if held.lost is not None:
                 await self._let_go(job_id, held)
@@ -124,8 +128,12 @@ class Delivery:
         self.alarms.ring(DELIVERY_BROKE)
         return True
 
-    async def _deliver(self, job_id: str) -> None:
+    async def _deliver(self, job_id: str, decided: Callable[[], None]) -> None:
         record = await self._record(job_id)
+        stands = record is None or await self._stands(record)
+        decided()
+        if not stands:
+            return
         if record is not None and record.state is JobState.RENDERED:
             record = await self._upload(record)
         if record is not None:
@@ -136,6 +144,16 @@ class Delivery:
             await self._release(record.spec.id)
         else:
             await self._bury(job_id)
+
+    async def _stands(self, record: JobRecord) -> bool:
+        """Whether the job's end is this worker's to tell. Not so a cancel in its queue, if another
+        worker has, or had, the job: then it is undone, for nobody was told of it yet."""
+        unclaimed = record.state is JobState.CANCELLED and record.claim_id is None
+        if not unclaimed or await self.claims.withdraw(record.spec):
+            return True
+        await self.journal.requeue(record.spec.id)
+        log.warning("cancel_too_late", job=str(record.spec.id))
+        return False
 
     @property
     def held(self) -> Mapping[str, str]:

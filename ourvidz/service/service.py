@@ -43,6 +43,8 @@ log = structlog.get_logger()
 
 # After the drain's deadline a cancelled run is given this long to reach its next check.
 _CANCEL_SECONDS = 5.0
+# A caller does not wait longer for a queue; the answer to the backend does.
+_QUEUE_SECONDS = 2.0
 # What a disk may take to write down the last of what was learned, before the process ends.
 _FLUSH_SECONDS = 2.0
 
@@ -232,11 +234,18 @@ class Service:
             await self.engine.put(CancelRequested(job.part_id))
 
     async def _cancel_queued(self, record: JobRecord) -> None:
-        """Nothing happens if the job is not queued any more."""
+        """Nothing happens if the job is not queued any more. Raises ``TooLate``."""
         result = JobResult("cancelled", error=CANCELLED, warnings=record.spec.warnings)
         cancelled = await self.journal.cancel_queued(record.spec.id, result)
-        if cancelled and self._tasks is not None:  # else the next start delivers the answer
-            self._tasks.start_soon(self.delivery.deliver, str(record.spec.id), None)
+        if not cancelled or self._tasks is None:
+            return  # Nobody delivers while the service ends: the next start does.
+        decided = anyio.Event()
+        self._tasks.start_soon(self.delivery.deliver, str(record.spec.id), None, decided.set)
+        with anyio.move_on_after(_QUEUE_SECONDS):
+            await decided.wait()
+        found = await self.journal.get(record.spec.id)
+        if found is not None and found.state is not JobState.CANCELLED:
+            raise TooLate("another worker has the job, or had it")
 
     async def log_of(self, job_id: str) -> EventLog | None:
         """The events of a job that is queued, present or lately ended."""

@@ -163,3 +163,31 @@ async def test_nothing_is_kept_of_claims_that_are_gone(world: SharedWorld) -> No
     await world.source.reap()
     assert await world.source.renew([claim_id], LEASE) == {claim_id}
     assert world.source._jobs == world.source._queues == {}
+
+
+async def test_a_job_can_be_ended_without_a_claim(world: SharedWorld, other: SharedQueues) -> None:
+    assert await world.source.mark(None, JOB, "body") is Standing.FREE
+    assert await world.source.mark(None, JOB, "body") is Standing.FREE, "a lost reply"
+    assert (await marked(other))[1] is Standing.ENDED
+    assert (await marked(other, "another body"))[1] is Standing.OTHER_BODY
+    assert (await marked(world.source))[1] is Standing.FREE, "its journal knows better"
+
+
+async def test_a_job_that_another_has_is_not_ended_without_a_claim(
+    world: SharedWorld, other: SharedQueues
+) -> None:
+    claim_id, _ = await marked(world.source)
+    assert await other.mark(None, JOB, "body") is Standing.HELD
+    await world.source.acknowledge(claim_id)
+    assert await other.mark(None, JOB, "body") is Standing.ENDED
+
+
+async def test_a_job_that_came_back_to_its_queue_can_be_ended(
+    world: SharedWorld, other: SharedQueues
+) -> None:
+    claim_id, _ = await marked(world.source)
+    await world.source.hand_back(claim_id)
+    assert await other.mark(None, JOB, "body") is Standing.FREE
+    back = await world.source.claim(LEFT, "back", LEASE)
+    assert back is not None
+    assert await world.source.mark(back.claim_id, JOB, "body") is Standing.ENDED

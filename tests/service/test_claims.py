@@ -13,8 +13,9 @@ from support.stage import Hold, SteppedDevice
 from support.turns import turns
 
 from ourvidz.adapters.queue_embedded import EmbeddedQueues
+from ourvidz.jobs import JobState
 from ourvidz.ports import QueueRefused, QueueUnavailable
-from ourvidz.service import claims
+from ourvidz.service import claims, service
 
 pytestmark = pytest.mark.anyio
 
@@ -166,3 +167,20 @@ async def test_what_a_killed_process_held_is_let_go_once_its_queue_answers(
     async with open_house(**QUIET) as house:
         await well(house, "a")
         assert len(asked) == OFTEN
+
+
+async def test_a_cancel_does_not_wait_for_its_queue_and_its_answer_does(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker might have the job."""
+    monkeypatch.setattr(service, "_QUEUE_SECONDS", 0.01)
+    async with open_house(**QUIET) as house:
+        house.service.intake.stop()
+        await house.service.submit(payload("a"))
+        async with away(house, "mark"):
+            record = await house.service.cancel(job_id("a"))
+            assert record is not None
+            assert record.state is JobState.CANCELLED
+            await house.barrier()
+            assert house.terminal(job_id("a")) == []
+        assert (await house.ended("a"))["metadata"]["error"]["code"] == "CANCELLED"

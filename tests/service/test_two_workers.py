@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import orjson
@@ -18,6 +19,9 @@ from support.stage import SteppedDevice
 from support.turns import turns
 
 from ourvidz.adapters.receiver import ReceivedCallback
+from ourvidz.jobs import JobResult
+from ourvidz.service.faults import CANCELLED
+from ourvidz.service.service import TooLate
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -152,3 +156,61 @@ async def test_what_nobody_remembers_is_run_again_to_the_same_effect(workers: Wo
     assert len(files[0]) == 4
     assert ends[0].headers["webhook-id"] == ends[1].headers["webhook-id"]
     assert ends[0].body["assets"] == ends[1].body["assets"]
+
+
+@asynccontextmanager
+async def submitted(workers: Workers) -> AsyncIterator[House]:
+    """A worker to whose API "a" was submitted, and that claims nothing."""
+    async with workers.open("first") as first:
+        first.service.intake.stop()
+        await first.service.submit(payload("a"))
+        yield first
+
+
+async def test_what_is_cancelled_in_its_queue_is_run_by_nobody(workers: Workers) -> None:
+    async with submitted(workers) as first:
+        await first.service.cancel(job_id("a"))
+        assert (await first.ended("a"))["metadata"]["error"]["code"] == "CANCELLED"
+    async with workers.open("second") as second:
+        await let_go(second, workers)
+        await second.quiet()
+        assert second.starts("a") == 0
+        one_end(second, "a")
+        assert await second.dead_letters() == []
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["runs", "has ended"])
+async def test_what_another_worker_has_is_not_cancelled(workers: Workers, ended: bool) -> None:
+    async with submitted(workers) as first:
+        device = SteppedDevice()
+        hold = device.hold("a", "denoise")
+        async with workers.open("second", device) as second:
+            await hold.reached()
+            if ended:
+                hold.release()
+                await second.ended("a")
+                await second.quiet()
+            with pytest.raises(TooLate, match="another worker"):
+                await first.service.cancel(job_id("a"))
+            assert await first.status("a") == "queued"
+            hold.release()
+            assert (await second.ended("a"))["status"] == "completed"
+            await second.quiet()
+            one_end(second, "a")
+
+
+async def test_a_cancel_that_a_kill_kept_from_the_queue_is_undone(workers: Workers) -> None:
+    """Written down, but nobody was told of it; and the job ran elsewhere."""
+    async with submitted(workers) as first:
+        record = await first.service.journal.get(UUID(job_id("a")))
+        assert record is not None
+        cancelled = JobResult("cancelled", error=CANCELLED)
+        assert await first.service.journal.cancel_queued(record.spec.id, cancelled)
+        first.kill()
+    async with workers.open("second") as second:
+        assert (await second.ended("a"))["status"] == "completed"
+        await second.quiet()
+    async with workers.open("first") as first:
+        await first.quiet()
+        one_end(first, "a")
+        assert await first.status("a") == "queued"
