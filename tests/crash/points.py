@@ -138,6 +138,7 @@ ROWS: Sequence[Row] = (
     _rows("api", "JobSource.snapshot"),
     _rows("api", "Journal.rejected"),
     _rows("api", "Journal.cancel_queued", whens=THROUGHOUT),
+    _rows("api", "JobSource.mark", n=2, whens=THROUGHOUT),
     _rows("api", "Executor.request", "cancel"),
     _rows("api", "Journal.finish", "cancelled", whens=THROUGHOUT),
     _rows("api", "Notifier.notify", "failed", n=2),

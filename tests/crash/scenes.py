@@ -180,7 +180,7 @@ SCENES: Mapping[str, Scene] = {
         after=call,
         held=True,
         flags={"scheduler.waiting_jobs_max": 1, "http.enabled": True},
-        ways=EMBEDDED,
+        ways=ALONE,
     ),
     # A second death: while the first one is put right.
     "again": Scene([(IMAGES, ONE)], first=Site("Executor.execute", "start 0/1", when="after")),
