@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
+import orjson
+
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.journal_rows import (
     ASSET,
@@ -17,6 +19,7 @@ from ourvidz.adapters.journal_rows import (
     RESULT,
     SPEC,
     TEXT,
+    UNPARK,
     end,
     forget,
     known_as,
@@ -27,7 +30,7 @@ from ourvidz.adapters.journal_rows import (
     state_of,
 )
 from ourvidz.jobs import Asset, InvalidJob, JobResult, JobSpec, JobState, TextResult
-from ourvidz.ports import Answer, Clock, JobRecord, Known
+from ourvidz.ports import Answer, Clock, JobRecord, Known, ParkedAnswer
 from ourvidz.wire import event_id, job_key
 
 __all__ = ["JOURNAL_SCHEMA", "SqliteJournal"]
@@ -251,6 +254,25 @@ class SqliteJournal:
         await self._database.run(
             lambda c: c.execute("DELETE FROM answers WHERE event_id = ?", (event_id,))
         )
+
+    async def unpark(self, event_ids: Collection[str] | None, limit: int) -> Sequence[str]:
+        named = None if event_ids is None else orjson.dumps(list(event_ids)).decode()
+
+        def operation(connection: sqlite3.Connection) -> list[str]:
+            return [row[0] for row in connection.execute(UNPARK, (named, limit)).fetchall()]
+
+        return await self._database.run(operation)
+
+    async def parked_answers(self, limit: int) -> Sequence[ParkedAnswer]:
+        def operation(connection: sqlite3.Connection) -> list[ParkedAnswer]:
+            rows = connection.execute(
+                "SELECT event_id, job_id, attempts, error, created_at FROM answers "
+                "WHERE parked ORDER BY created_at, event_id LIMIT ?",
+                (limit,),
+            )
+            return [ParkedAnswer(*row) for row in rows.fetchall()]
+
+        return await self._database.run(operation)
 
     async def parked(self) -> int:
         return await self._database.run(

@@ -90,6 +90,14 @@ HELD = (
     "(state NOT IN ('completed', 'failed', 'cancelled') "
     "OR EXISTS (SELECT 1 FROM answers WHERE job_id = ?1 AND NOT parked))"
 )
+# Of a JSON list of ids, or of all where there is none.
+UNPARK = """
+UPDATE answers SET parked = 0, attempts = 0, error = NULL WHERE event_id IN (
+    SELECT event_id FROM answers
+    WHERE parked AND (?1 IS NULL OR event_id IN (SELECT value FROM json_each(?1)))
+    ORDER BY created_at, event_id LIMIT ?2
+) RETURNING job_id
+"""
 # Ended jobs are forgotten beyond so many later ones, about 3 KB each: by then the backend has its
 # answer, and a producer that repeats an id does so within minutes.
 ENDED_JOBS_MAX = 100_000

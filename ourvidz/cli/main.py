@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ourvidz import __version__
-from ourvidz.cli import config_verbs, jobs, models
+from ourvidz.cli import callbacks, config_verbs, jobs, models
 from ourvidz.cli.options import AsJson, ConfigFile, Overrides, layers
 from ourvidz.cli.ps import ps
 from ourvidz.cli.replay import replay
@@ -58,5 +58,6 @@ app.command()(ps)
 app.command()(simulate)
 app.command()(replay)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(callbacks.app, name="callbacks")
 app.add_typer(models.app, name="models")
 app.add_typer(config_verbs.app, name="config")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 # A table that is not for a terminal must not be folded.
 _WIDTH = 240
-_NUMBERS = frozenset({"bytes", "position", "eta", "progress", "step"})
+_NUMBERS = frozenset({"bytes", "position", "eta", "progress", "step", "attempts"})
 
 
 def plain(text: object) -> str:
@@ -131,6 +131,13 @@ def processes(state: Mapping[str, Any]) -> None:
         by = ", ".join(f"{kind} {size:,}" for kind, size in pool["by"].items() if size)
         spent = f"{pool['reserved']:,} of {pool['budget']:,} bytes"
         typer.echo(f"{name + ':':8}{spent}{f' ({by})' if by else ''}")
+
+
+def callbacks(parked: Sequence[Mapping[str, Any]]) -> None:
+    table(
+        ("id", "attempts", "created", "error"),
+        [(one["event_id"], one["attempts"], one["created_at"], one["error"]) for one in parked],
+    )
 
 
 def models(reports: Sequence[Mapping[str, Any]]) -> None:

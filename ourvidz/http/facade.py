@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -46,6 +46,10 @@ class JobService(Protocol):
     ) -> Sequence[Mapping[str, Any]]: ...
 
     async def cancel(self, job_id: str) -> JobRecord | None: ...
+
+    async def parked_callbacks(self, limit: int) -> Sequence[Mapping[str, Any]]: ...
+
+    async def retry_callbacks(self, event_ids: Collection[str] | None, limit: int) -> int: ...
 
     async def log_of(self, job_id: str) -> Log | None: ...
 

@@ -147,6 +147,22 @@ class JobList(BaseModel):
     next_before: str | None = Field(description="`before` of the next page, if there is one.")
 
 
+class ParkedCallback(BaseModel):
+    event_id: str = Field(description="The `webhook-id` of every attempt.")
+    job_id: str
+    attempts: int
+    error: str = Field(description="How the last attempt ended.")
+    created_at: str | None
+
+
+class ParkedCallbacks(BaseModel):
+    callbacks: list[ParkedCallback] = Field(description="The oldest first.")
+
+
+class RetriedCallbacks(BaseModel):
+    retried: int = Field(description="How many there were; the rest was not parked.")
+
+
 class Health(BaseModel):
     model_config = ConfigDict(extra="allow")
 

@@ -30,7 +30,7 @@ from ourvidz.ports.device import (
     VideoProduced,
 )
 from ourvidz.ports.entry import Admission, ReferenceFailed, References
-from ourvidz.ports.journal import Answer, JobRecord, Journal, Known
+from ourvidz.ports.journal import Answer, JobRecord, Journal, Known, ParkedAnswer
 from ourvidz.ports.queues import (
     Claimed,
     JobSource,
@@ -62,6 +62,7 @@ __all__ = [
     "Notifier",
     "NotifyRejected",
     "NotifyUnavailable",
+    "ParkedAnswer",
     "Part",
     "PeakMeter",
     "Plan",

@@ -54,6 +54,17 @@ class Answer:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class ParkedAnswer:
+    """A terminal callback that was given up after ``attempts``; ``created_at`` in Unix seconds."""
+
+    event_id: str
+    job_id: str
+    attempts: int
+    error: str
+    created_at: float
+
+
 class Journal(Protocol):
     """What must survive a crash: jobs, their rendered files, and callbacks still owed.
 
@@ -124,6 +135,13 @@ class Journal(Protocol):
 
     async def answered(self, event_id: str) -> None:
         """The receiver has acknowledged."""
+
+    async def unpark(self, event_ids: Collection[str] | None, limit: int) -> Sequence[str]:
+        """Parked answers are owed again as if none of their attempts had been made: those named, or
+        all, the oldest ones up to ``limit``. Returns the ids of their jobs."""
+
+    async def parked_answers(self, limit: int) -> Sequence[ParkedAnswer]:
+        """Oldest first."""
 
     async def parked(self) -> int:
         """How many callbacks were given up."""

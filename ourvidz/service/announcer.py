@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -38,6 +39,12 @@ class Announcer:
 
     async def recover(self) -> None:
         self.parked = await self.journal.parked()
+
+    async def unpark(self, event_ids: Collection[str] | None, limit: int) -> Sequence[str]:
+        """As ``ports.Journal.unpark``: what was given up is to be announced again."""
+        job_ids = await self.journal.unpark(event_ids, limit)
+        self.parked = await self.journal.parked()
+        return job_ids
 
     async def announce(self, answer: Answer, record: JobRecord | None) -> None:
         """Returns once the answer is acknowledged or parked; ``record`` is that of the answer's

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.signal import Signal
-from ourvidz.service.views import job_data, rejected_data
+from ourvidz.service.views import job_data, parked_data, rejected_data
 from ourvidz.wire import Rules, parse_object
 from scheduler.messages import CancelRequested
 
@@ -246,6 +246,20 @@ class Service:
         found = await self.journal.get(record.spec.id)
         if found is not None and found.state is not JobState.CANCELLED:
             raise TooLate("another worker has the job, or had it")
+
+    async def parked_callbacks(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """The terminal callbacks that were given up, oldest first."""
+        return [parked_data(each) for each in await self.journal.parked_answers(limit)]
+
+    async def retry_callbacks(self, event_ids: Collection[str] | None, limit: int) -> int:
+        """Send those that were given up once more: the ones named, or the oldest. Returns how many
+        there were."""
+        job_ids = await self.delivery.announcer.unpark(event_ids, limit)
+        log.info("callbacks_retried", jobs=list(job_ids))
+        if self._tasks is not None:  # else the next start delivers them
+            for job_id in dict.fromkeys(job_ids):
+                self._tasks.start_soon(self.delivery.deliver, job_id, None)
+        return len(job_ids)
 
     async def log_of(self, job_id: str) -> EventLog | None:
         """The events of a job that is queued, present or lately ended."""

@@ -17,7 +17,7 @@ from ourvidz.jobs import (
     TextWork,
     VideoWork,
 )
-from ourvidz.ports import JobRecord
+from ourvidz.ports import JobRecord, ParkedAnswer
 from ourvidz.service.active import ActiveJob
 from ourvidz.service.engine import Place
 
@@ -150,6 +150,17 @@ def ended_data(record: JobRecord) -> Mapping[str, Any]:
         "status": record.state.status,
         "output": output_data(record),
         "error": None if error is None else error_data(error),
+    }
+
+
+def parked_data(parked: ParkedAnswer) -> Mapping[str, Any]:
+    """A terminal callback that was given up."""
+    return {
+        "event_id": parked.event_id,
+        "job_id": parked.job_id,
+        "attempts": parked.attempts,
+        "error": parked.error,
+        "created_at": iso(parked.created_at),
     }
 
 

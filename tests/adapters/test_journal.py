@@ -257,6 +257,30 @@ async def test_answers_fail_are_parked_and_are_done_with(journal: SqliteJournal)
     assert await journal.answer_failed("unknown", "503", park=False) == 0
 
 
+async def test_parked_answers_are_owed_again(journal: SqliteJournal) -> None:
+    specs = [await bring_to(journal, S.FAILED) for _ in range(4)]
+    events = [f"{spec.id}.failed" for spec in specs]
+    for event in events[:3]:
+        await journal.answer_failed(event, "503", park=False)
+        await journal.answer_failed(event, "401", park=True)
+    found = await journal.parked_answers(10)
+    assert {(p.event_id, p.job_id, p.attempts, p.error) for p in found} == {
+        (event, str(spec.id), 2, "401") for event, spec in zip(events[:3], specs, strict=False)
+    }
+    assert found == sorted(found, key=lambda parked: (parked.created_at, parked.event_id))
+    assert await journal.parked_answers(2) == found[:2]
+    named = [events[0], events[3], "unknown"]
+    assert await journal.unpark(named, 10) == [str(specs[0].id)], "the others are not parked"
+    assert await journal.unpark(named, 10) == []
+    assert [a.attempts for a in await journal.answers(str(specs[0].id))] == [0]
+    oldest = next(p.job_id for p in found if p.event_id != events[0])
+    assert await journal.unpark(None, 1) == [oldest]
+    assert await journal.parked() == 1
+    assert len(await journal.unpark(None, 10)) == 1
+    assert {a.event_id for a in await journal.answers()} == set(events)
+    assert await journal.parked_answers(10) == []
+
+
 def invalid_of(job_id: str) -> InvalidJob:
     return InvalidJob(job_id, "sdxl_generate", None, "digest", ERROR)
 

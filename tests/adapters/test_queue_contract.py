@@ -265,7 +265,7 @@ async def test_waiting_ends_when_something_is_there(world: QueueWorld) -> None:
     source = world.source
     await fill(source, OTHER, "a")
     with anyio.fail_after(LONG):
-        await source.wait(OTHER, 2 * LONG)
+        assert await source.wait(OTHER, 2 * LONG)
 
 
 async def test_waiting_ends_after_its_time(world: QueueWorld) -> None:

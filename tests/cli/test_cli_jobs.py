@@ -11,6 +11,7 @@ from support.command import CONFIG, Cli, Done, Served
 from support.house import job_id
 
 from ourvidz.cli import follow
+from ourvidz.jobs import ErrorCode, InvalidJob, JobError
 from scheduler.types import Fault
 
 _SPACE = UUID("00000000-0000-4000-8000-0000000000cc")
@@ -258,3 +259,29 @@ def test_ps_shows_what_runs_what_waits_and_what_is_resident(cli: Cli, held: Serv
     assert "of 51,000 bytes" in ledger
     for name in ("runs", "waits"):
         cli("jobs", "cancel", ident(name), "--url", held.url)
+
+
+def test_callbacks_that_were_given_up_are_listed_and_retried(cli: Cli, served: Served) -> None:
+    async def park() -> None:
+        journal = served.house.service.journal
+        for name in "ab":
+            error = JobError(ErrorCode.INVALID_PARAMETER, "steps")
+            invalid = InvalidJob(ident(name), "sdxl_generate", None, "digest", error)
+            assert await journal.reject(invalid, None, b"{}")
+            await journal.answer_failed(f"{ident(name)}.failed", "answered 401", park=True)
+
+    served.call(park)
+    listed = cli("callbacks", "list", "--url", served.url)
+    assert listed.code == 0
+    assert [line.split()[0] for line in listed.out.splitlines()] == [
+        *("id", f"{ident('a')}.failed", f"{ident('b')}.failed")
+    ]
+    assert "answered 401" in listed.out
+    found = orjson.loads(cli("callbacks", "list", "--json", "--url", served.url).out)["callbacks"]
+    assert [one["attempts"] for one in found] == [1, 1]
+    named = cli("callbacks", "retry", f"{ident('b')}.failed", "unknown", "--url", served.url)
+    assert named == Done(0, "1 on their way\n", "")
+    done = cli("callbacks", "retry", "--json", "--url", served.url)
+    assert orjson.loads(done.out) == {"retried": 1}
+    left = cli("callbacks", "list", "--json", "--url", served.url)
+    assert orjson.loads(left.out) == {"callbacks": []}

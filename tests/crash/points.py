@@ -111,6 +111,10 @@ ROWS: Sequence[Row] = (
     _rows("images", REMOVE, whens=THROUGHOUT),
     _rows("away", "Notifier.notify", "completed", n=2),
     _rows("away", "Journal.answer_failed", whens=THROUGHOUT),
+    _rows("parked", "Journal.answer_failed", "park", whens=THROUGHOUT),
+    _rows("parked", "Journal.parked_answers"),
+    _rows("parked", "Journal.unpark", whens=THROUGHOUT),
+    _rows("parked", "Notifier.notify", "completed", n=2),
     # What is no job, what comes twice, what is given up.
     _rows("malformed", "Journal.reject", whens=THROUGHOUT),
     _rows("malformed", "JobSource.dead_letter", n=2, whens=THROUGHOUT),

@@ -87,6 +87,26 @@ async def call(stage: Stage) -> None:
     await deliver(stage)
 
 
+async def retry(stage: Stage) -> None:
+    """Somebody sends what was given up once more, whenever there is any."""
+    await stage.ready()
+    async with (
+        httpx.AsyncClient(base_url=stage.url, trust_env=False, timeout=None) as http,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(_retry_parked, http)
+        await stage.idle()
+        tasks.cancel_scope.cancel()
+    stage.terminate()
+
+
+async def _retry_parked(http: httpx.AsyncClient) -> None:
+    while True:
+        if (await http.get("/callbacks/parked")).json()["callbacks"]:
+            await http.post("/callbacks/parked/retry")
+        await anyio.sleep(LOOK_SECONDS)
+
+
 async def _begun(http: httpx.AsyncClient, name: str) -> None:
     while True:
         if (await http.get(f"/jobs/{job_id(name)}")).json()["status"] != "queued":
@@ -163,6 +183,14 @@ SCENES: Mapping[str, Scene] = {
     "twice": Scene([(IMAGES, ONE), (IMAGES, ONE)], flags={"callback.progress": False}),
     "conflict": Scene([(IMAGES, ONE), (IMAGES, payload("a", prompt="two"))], dead=1, ways=ALONE),
     "away": Scene([(TEXTS, payload("a", "chat"))], refusals=[503]),
+    "parked": Scene(
+        [(TEXTS, payload("a", "chat"))],
+        script=retry,
+        after=retry,
+        refusals=[400],
+        flags={"http.enabled": True},
+        ways=EMBEDDED,
+    ),
     "drain": Scene([(IMAGES, ONE)], script=drain, held=True, flags={"service.drain_seconds": 0.05}),
     "held": Scene(
         [(IMAGES, ONE)],

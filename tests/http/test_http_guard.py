@@ -13,6 +13,8 @@ CLOSED = [
     ("PUT", "/jobs/x"),
     ("GET", "/jobs/x"),
     ("POST", "/jobs/x/cancel"),
+    ("GET", "/callbacks/parked"),
+    ("POST", "/callbacks/parked/retry"),
     ("GET", "/jobs/x/events"),
     ("GET", "/metrics"),
     ("GET", "/ps"),

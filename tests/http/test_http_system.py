@@ -34,6 +34,8 @@ async def test_health_says_what_is_offered(api: Api) -> None:
         "GET /jobs/{job_id}",
         "POST /jobs/{job_id}/cancel",
         "GET /jobs/{job_id}/events",
+        "GET /callbacks/parked",
+        "POST /callbacks/parked/retry",
     ]
     offered = found["capabilities"]
     assert offered["job_types"] == [

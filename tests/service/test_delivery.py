@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from email.utils import formatdate
 from typing import Any
 from uuid import UUID
@@ -250,6 +251,40 @@ async def test_a_refused_callback_is_parked_with_an_alarm(
         assert house.service.health()["alarms"] == ["parked_callbacks"], "also after a restart"
         await house.quiet()
         assert len(house.terminal(job_id("a"))) == 1
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_parked_callback_is_sent_once_more(
+    open_house: OpenHouse, receiver: Receiver, restart: bool
+) -> None:
+    receiver.reset([Answer(401)] * 2)
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(open_house(**QUIET))
+        await house.run("a")
+        await house.run("bad", steps=9999)
+        await house.quiet()
+        if restart:
+            await stack.aclose()
+            house = await stack.enter_async_context(open_house(**QUIET))
+        parked = await house.service.parked_callbacks(10)
+        assert [(p["job_id"], p["attempts"]) for p in parked] == [
+            (job_id(name), 1) for name in ("a", "bad")
+        ]
+        assert "401" in parked[0]["error"]
+        assert await house.service.retry_callbacks([parked[1]["event_id"]], 10) == 1
+        await house.quiet()
+        assert house.service.health()["parked_callbacks"] == 1
+        assert await house.service.retry_callbacks(None, 10) == 1
+        await house.quiet()
+        assert house.service.health()["alarms"] == []
+        assert await house.service.retry_callbacks(None, 10) == 0
+        for name in ("a", "bad"):
+            first, second = house.terminal(job_id(name))
+            assert first.headers["webhook-id"] == second.headers["webhook-id"]
+            assert first.body == second.body
+        ended = house.service.metrics.registry.get_sample_value
+        labels = {"type": "sdxl_generate", "status": "completed"}
+        assert ended("ourvidz_jobs_ended_total", labels) == 1
 
 
 async def test_a_callback_is_given_up_after_so_many_attempts(
