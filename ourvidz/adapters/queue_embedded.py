@@ -15,7 +15,7 @@ import anyio
 
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.queue_shared import PopSide
-from ourvidz.ports import Claimed, Clock, QueueFull, Standing
+from ourvidz.ports import Claimed, Clock, DeadLetter, QueueFull, Standing
 
 QUEUE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue_items (
@@ -172,13 +172,10 @@ class EmbeddedQueues:
 
         await self._database.run(operation)
 
-    async def dead_letters(self) -> Sequence[tuple[str, bytes, str]]:
-        """Queue, element and reason of each, oldest first."""
-        return await self._database.run(
-            lambda c: c.execute(
-                "SELECT queue, raw, reason FROM dead_letters ORDER BY position"
-            ).fetchall()
-        )
+    async def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        select = "SELECT queue, raw, reason, at FROM dead_letters ORDER BY position DESC LIMIT ?"
+        rows = await self._database.run(lambda c: c.execute(select, (limit,)).fetchall())
+        return [DeadLetter(*row) for row in rows]
 
     async def reap(self) -> int:
         return await self._let_go(_EXPIRED, self._clock.wall())

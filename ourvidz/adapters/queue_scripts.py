@@ -200,6 +200,13 @@ end
 return 1
 """
 
+# KEYS: dead letters. ARGV: most of them. Returns the mark and the newest ones, oldest first.
+DEAD_LETTERS: Final = f"""
+local found = redis.call('LRANGE', KEYS[1], -ARGV[1], -1)
+table.insert(found, 1, '{ELEMENT_MARK.decode()}')
+return found
+"""
+
 # KEYS: claims, leases. ARGV: most of them. Returns claims whose lease has ended, each followed by
 # its number and its queue.
 EXPIRED: Final = f"""

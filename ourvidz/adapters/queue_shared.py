@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 from uuid import uuid4
 
+import orjson
 import stamina
 
 from ourvidz.adapters import queue_scripts as scripts
-from ourvidz.ports import Claimed, QueueFull, QueueUnavailable, Standing
+from ourvidz.ports import Claimed, DeadLetter, QueueFull, QueueUnavailable, Standing
 
 PopSide = Literal["left", "right"]
 Argument = str | bytes | int
@@ -161,6 +162,10 @@ class SharedQueues:
         await self._repeated(scripts.DEAD_LETTER, keys, arguments)
         self._forget(claim_id)
 
+    async def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        found = await self._repeated(scripts.DEAD_LETTERS, [scripts.DEAD], [limit], element=True)
+        return [_dead_letter(letter) for letter in reversed(found[1:])]
+
     async def reap(self) -> int:
         count = 0
         while True:
@@ -197,7 +202,12 @@ class SharedQueues:
         return count
 
     async def _repeated(
-        self, script: str, keys: Sequence[str], arguments: Sequence[Argument]
+        self,
+        script: str,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        element: bool = False,
     ) -> Any:
         async for attempt in stamina.retry_context(
             on=QueueUnavailable,
@@ -206,7 +216,7 @@ class SharedQueues:
             wait_max=_RETRY_SECONDS_MAX,
         ):
             with attempt:
-                return await self._server.run(script, keys, arguments)
+                return await self._server.run(script, keys, arguments, element=element)
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -215,6 +225,12 @@ _BOOKS: Final = [scripts.HELD, scripts.CLAIMS, scripts.LEASES]
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _dead_letter(letter: bytes) -> DeadLetter:
+    head, _, raw = letter.partition(b"\n")
+    facts = orjson.loads(head)
+    return DeadLetter(facts["queue"], raw, facts["reason"], facts["at"])
 
 
 def _as_text(raw: bytes) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import typer
 
 from ourvidz import __version__
 from ourvidz.cli import callbacks, config_verbs, jobs, models
+from ourvidz.cli.dead_letters import dead_letters
 from ourvidz.cli.options import AsJson, ConfigFile, Overrides, layers
 from ourvidz.cli.ps import ps
 from ourvidz.cli.replay import replay
@@ -55,6 +56,7 @@ def demo(
 app.command()(serve)
 app.command()(submit)
 app.command()(ps)
+app.command("dead-letters")(dead_letters)
 app.command()(simulate)
 app.command()(replay)
 app.add_typer(jobs.app, name="jobs")

@@ -140,6 +140,13 @@ def callbacks(parked: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def dead_letters(letters: Sequence[Mapping[str, Any]]) -> None:
+    table(
+        ("queue", "since", "bytes", "reason"),
+        [(one["queue"], one["at"], one["bytes"], one["reason"]) for one in letters],
+    )
+
+
 def models(reports: Sequence[Mapping[str, Any]]) -> None:
     table(
         ("name", "family", "dtype", "component", "bytes", "path"),

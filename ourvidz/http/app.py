@@ -7,7 +7,7 @@ from fastapi.security import HTTPBearer
 
 from ourvidz import __version__
 from ourvidz.config import Settings
-from ourvidz.http import callbacks, jobs, problems, system
+from ourvidz.http import callbacks, dead_letters, jobs, problems, system
 from ourvidz.http.access import Access
 from ourvidz.http.auth import Guard
 from ourvidz.http.context import Context
@@ -41,6 +41,7 @@ def create_api(service: JobService, settings: Settings) -> FastAPI:
     api.include_router(system.router, dependencies=[Security(bearer)])
     api.include_router(jobs.router, dependencies=[Security(bearer)])
     api.include_router(callbacks.router, dependencies=[Security(bearer)])
+    api.include_router(dead_letters.router, dependencies=[Security(bearer)])
     api.add_middleware(Guard, settings=settings)
     api.add_middleware(Access)
     return api

@@ -163,6 +163,18 @@ class RetriedCallbacks(BaseModel):
     retried: int = Field(description="How many there were; the rest was not parked.")
 
 
+class DeadLetter(BaseModel):
+    queue: str = Field(description="Where it lay.")
+    reason: str
+    at: str | None = Field(description="When it was put aside.")
+    bytes: int
+    element: str = Field(description="Its beginning, 4,096 bytes at most.")
+
+
+class DeadLetters(BaseModel):
+    dead_letters: list[DeadLetter] = Field(description="The newest first.")
+
+
 class Health(BaseModel):
     model_config = ConfigDict(extra="allow")
 

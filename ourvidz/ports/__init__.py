@@ -33,6 +33,7 @@ from ourvidz.ports.entry import Admission, ReferenceFailed, References
 from ourvidz.ports.journal import Answer, JobRecord, Journal, Known, ParkedAnswer
 from ourvidz.ports.queues import (
     Claimed,
+    DeadLetter,
     JobSource,
     QueueError,
     QueueFull,
@@ -50,6 +51,7 @@ __all__ = [
     "AssetStore",
     "Claimed",
     "Clock",
+    "DeadLetter",
     "Delivered",
     "DiskFull",
     "Executor",

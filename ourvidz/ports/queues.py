@@ -20,6 +20,16 @@ class Claimed:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An element that no worker is to take any more, why, and since when in Unix seconds."""
+
+    queue: str
+    raw: bytes
+    reason: str
+    at: float
+
+
 class Standing(Enum):
     """What other workers have to do with a job. ``FREE``: nothing that is known. ``HELD``: one
     holds another element of it under a lease. ``ENDED``: one is through with it. ``OTHER_BODY``:
@@ -91,6 +101,9 @@ class JobSource(Protocol):
 
     async def dead_letter(self, claim_id: str, reason: str) -> None:
         """Move the element to the dead-letter list with its reason. Unknown claims are ignored."""
+
+    async def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
+        """Of every queue, the newest first."""
 
     async def reap(self) -> int:
         """Put elements whose lease has expired back at the head, with the attempts counted so far;

@@ -35,7 +35,7 @@ from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.signal import Signal
-from ourvidz.service.views import job_data, parked_data, rejected_data
+from ourvidz.service.views import job_data, letter_data, parked_data, rejected_data
 from ourvidz.wire import Rules, parse_object
 from scheduler.messages import CancelRequested
 
@@ -260,6 +260,10 @@ class Service:
             for job_id in dict.fromkeys(job_ids):
                 self._tasks.start_soon(self.delivery.deliver, job_id, None)
         return len(job_ids)
+
+    async def dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """What lies beside the queues, the newest first. Raises ``QueueError``."""
+        return [letter_data(letter) for letter in await self.source.dead_letters(limit)]
 
     async def log_of(self, job_id: str) -> EventLog | None:
         """The events of a job that is queued, present or lately ended."""

@@ -17,7 +17,7 @@ from ourvidz.jobs import (
     TextWork,
     VideoWork,
 )
-from ourvidz.ports import JobRecord, ParkedAnswer
+from ourvidz.ports import DeadLetter, JobRecord, ParkedAnswer
 from ourvidz.service.active import ActiveJob
 from ourvidz.service.engine import Place
 
@@ -28,6 +28,8 @@ _HINTS = {
     ErrorCode.REFERENCE_FRAME: "the reference must be a PNG, JPEG or WEBP within reach",
     ErrorCode.INVALID_PARAMETER: "correct the named field and submit again under a new id",
 }
+
+_SHOWN_BYTES = 4096
 
 
 def error_data(error: JobError) -> Mapping[str, Any]:
@@ -161,6 +163,17 @@ def parked_data(parked: ParkedAnswer) -> Mapping[str, Any]:
         "attempts": parked.attempts,
         "error": parked.error,
         "created_at": iso(parked.created_at),
+    }
+
+
+def letter_data(letter: DeadLetter) -> Mapping[str, Any]:
+    """A dead letter, of whose element the beginning is shown."""
+    return {
+        "queue": letter.queue,
+        "reason": letter.reason,
+        "at": iso(letter.at),
+        "bytes": len(letter.raw),
+        "element": letter.raw[:_SHOWN_BYTES].decode(errors="replace"),
     }
 
 

@@ -146,6 +146,7 @@ async def test_unknown_claims_are_ignored(world: QueueWorld) -> None:
     assert await source.count_attempt("never") == 0
     assert await source.renew(["never"], LEASE) == {"never"}
     assert await world.dead_letters() == []
+    assert await source.dead_letters(10) == []
     assert await taken(source) == "a"
 
 
@@ -240,10 +241,13 @@ async def test_dead_letters_are_kept_with_their_reason(world: QueueWorld) -> Non
         for _ in range(2):
             await source.dead_letter(claimed.claim_id, f"no {claimed.raw.decode()}")
     expected = [(LEFT, b"a", "no a"), (LEFT, b"b", "no b"), (RIGHT, b"d", "no d")]
-    assert [tuple(letter) for letter in await world.dead_letters()] == expected
+    assert await world.dead_letters() == expected
     source = await world.reopen()
     assert await source.recover() == 0
-    assert [tuple(letter) for letter in await world.dead_letters()] == expected
+    assert await world.dead_letters() == expected
+    letters = await source.dead_letters(2)
+    assert [(each.queue, each.raw, each.reason) for each in letters] == expected[:0:-1]
+    assert letters[0].at >= letters[1].at > 1_600_000_000
     assert await taken(source) == "c"
     assert await empty(source)
 

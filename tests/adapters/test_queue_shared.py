@@ -318,6 +318,8 @@ async def test_elements_of_any_form_come_as_they_were_pushed(
         assert claimed.raw == (raw if encoding else raw.decode(errors="replace").encode())
         await world.source.dead_letter(claimed.claim_id, "odd \ud800")
         assert await world.dead_letters() == [(LEFT, raw, "odd ?")]
+        (letter,) = await world.source.dead_letters(10)
+        assert (letter.raw, letter.reason) == (claimed.raw, "odd ?")
 
 
 JSON = {"content-type": "application/json"}

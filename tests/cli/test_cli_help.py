@@ -40,6 +40,7 @@ _VERBS = {
     *("", "serve", "demo", "submit", "ps", "simulate", "replay"),
     "version",
     *("jobs", "jobs list", "jobs show", "jobs cancel"),
+    "dead-letters",
     *("callbacks", "callbacks list", "callbacks retry"),
     *("models", "models list", "models verify", "models make-tiny"),
     *("config", "config check", "config show"),

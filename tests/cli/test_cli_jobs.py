@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID, uuid5
 
+import anyio
 import orjson
 import pytest
 from support.command import CONFIG, Cli, Done, Served
 from support.house import job_id
+from support.turns import turns
 
 from ourvidz.cli import follow
 from ourvidz.jobs import ErrorCode, InvalidJob, JobError
@@ -285,3 +287,22 @@ def test_callbacks_that_were_given_up_are_listed_and_retried(cli: Cli, served: S
     assert orjson.loads(done.out) == {"retried": 1}
     left = cli("callbacks", "list", "--json", "--url", served.url)
     assert orjson.loads(left.out) == {"callbacks": []}
+
+
+def test_dead_letters_are_shown(cli: Cli, served: Served) -> None:
+    served.call(served.house.push, "chat_queue", b"no job")
+
+    async def refused() -> None:
+        with anyio.fail_after(20):
+            while not [d for d in await served.house.source.dead_letters(1) if d.raw == b"no job"]:
+                await turns()
+
+    served.call(refused)
+    shown = cli("dead-letters", "--url", served.url)
+    assert shown.code == 0
+    header, letter, *_ = shown.out.splitlines()
+    assert header.split() == ["queue", "since", "bytes", "reason"]
+    assert letter.split()[0] == "chat_queue"
+    newest = ("dead-letters", "--limit", "1", "--json", "--url", served.url)
+    found = orjson.loads(cli(*newest).out)
+    assert [one["element"] for one in found["dead_letters"]] == ["no job"]

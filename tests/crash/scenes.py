@@ -81,6 +81,7 @@ async def call(stage: Stage) -> None:
         await http.post("/jobs", json=payload("b"))
         await http.get("/jobs")
         await http.get("/health")
+        await http.get("/dead-letters")
         await http.get(f"/jobs/{job_id('unheard of')}")
         for name in "ba":
             await http.post(f"/jobs/{job_id(name)}/cancel")

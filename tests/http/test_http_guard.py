@@ -15,6 +15,7 @@ CLOSED = [
     ("POST", "/jobs/x/cancel"),
     ("GET", "/callbacks/parked"),
     ("POST", "/callbacks/parked/retry"),
+    ("GET", "/dead-letters"),
     ("GET", "/jobs/x/events"),
     ("GET", "/metrics"),
     ("GET", "/ps"),

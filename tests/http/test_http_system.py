@@ -36,6 +36,7 @@ async def test_health_says_what_is_offered(api: Api) -> None:
         "GET /jobs/{job_id}/events",
         "GET /callbacks/parked",
         "POST /callbacks/parked/retry",
+        "GET /dead-letters",
     ]
     offered = found["capabilities"]
     assert offered["job_types"] == [

@@ -70,9 +70,12 @@ async def test_what_names_no_job_is_a_dead_letter_alone(open_house: OpenHouse) -
         for raw in odd:
             await house.push("wan_queue", raw)
         await well(house)
-        letters = await house.source.dead_letters()
-        assert [raw for _, raw, _ in letters] == odd
-        assert all(reason for _, _, reason in letters)
+        letters = await house.service.source.dead_letters(10)
+        assert [letter.raw for letter in reversed(letters)] == odd
+        assert all(letter.reason for letter in letters)
+        shown = await house.service.dead_letters(10)
+        assert [one["bytes"] for one in shown] == [len(letter.raw) for letter in letters]
+        assert max(len(one["element"]) for one in shown) == 4096
         assert {c.body["job_id"] for c in house.receiver.callbacks} == {job_id("good")}
 
 

@@ -24,12 +24,12 @@ from ourvidz.http.app import create_api
 from ourvidz.http.context import Context
 from ourvidz.http.open_requests import OPEN_MAX, OpenRequests
 from ourvidz.jobs import ErrorCode, InvalidJob, JobError, JobResult, JobState, TextResult
-from ourvidz.ports import JobRecord, ParkedAnswer
+from ourvidz.ports import DeadLetter, JobRecord, ParkedAnswer
 from ourvidz.service.engine import Place
 from ourvidz.service.events import EventLog, Events
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.service import IdConflict, SubmissionInvalid, TooLate
-from ourvidz.service.views import ended_data, job_data, parked_data, rejected_data
+from ourvidz.service.views import ended_data, job_data, letter_data, parked_data, rejected_data
 from ourvidz.wire import Rules, parse_object
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,6 +68,7 @@ class FakeService:
         self.rules = Rules.from_settings(settings)
         self.records: dict[UUID, JobRecord] = {}
         self.refused: dict[str, InvalidJob] = {}
+        self.letters: list[DeadLetter] = []
         self.parked: list[ParkedAnswer] = []
         self.events = Events()
         self.metrics = Metrics()
@@ -136,6 +137,11 @@ class FakeService:
         known = [p for p in self.parked if event_ids is None or p.event_id in event_ids][:limit]
         self.parked = [p for p in self.parked if p not in known]
         return len(known)
+
+    async def dead_letters(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        if self.defect is not None:
+            raise self.defect
+        return [letter_data(each) for each in self.letters[:limit]]
 
     async def log_of(self, job_id: str) -> EventLog | None:
         record = self.record(job_id)

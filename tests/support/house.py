@@ -198,7 +198,8 @@ class House:
         """The reasons, oldest first."""
         if self.queues is not None:
             return [reason for _, _, reason in letters(self.queues.redis)]
-        return [reason for _, _, reason in await self.source.dead_letters()]
+        found = await self.source.dead_letters(1000)
+        return [letter.reason for letter in reversed(found)]
 
     def starts(self, name: str) -> int:
         """How many phases of a job were started."""

@@ -82,7 +82,8 @@ class EmbeddedWorld:
         self._clock.now += seconds
 
     async def dead_letters(self) -> Sequence[tuple[str, bytes, str]]:
-        return await self.source.dead_letters()
+        found = await self.source.dead_letters(1000)
+        return [(letter.queue, letter.raw, letter.reason) for letter in reversed(found)]
 
 
 class SharedWorld:
