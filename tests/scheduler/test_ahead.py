@@ -74,6 +74,13 @@ def test_5_only_into_what_nobody_needs_once_the_run_has_gone_on(device: int, com
     assert (said == ["Stage b"]) == comes
 
 
+def test_5_the_phase_that_comes_is_the_one_that_needs_room() -> None:
+    s = shell(100)
+    later = phase("a", work=10, state_max=0)
+    s.arrive("x", phase("a", work=10), phase("a", work=21, state_max=0), later)
+    assert s.arrive("y", phase("b", seconds=99.0, work=1)) == []
+
+
 @pytest.mark.parametrize(("device", "comes"), [(90, True), (89, False)])
 def test_5_into_all_the_room_that_there_is(device: int, comes: bool) -> None:
     """40 and 10 of a run in its last phase, and 40 that come."""
@@ -158,9 +165,19 @@ def test_a_stage_that_was_called_off_leaves_nothing() -> None:
     s.arrive("x", phase("a", seconds=50.0, steps=9), phase("b"))
     assert s.arrive("y", phase("c", seconds=1.0)) == ["Pause x:0", "Stage c", "Abort b"]
     host = s.books.host_bytes()
+    before = s.scheduler.snapshot()["ignored_events"]
     s.abort("b")
+    assert s.scheduler.snapshot()["ignored_events"] == before
     assert s.scheduler.snapshot()["components"]["b"]["tier"] == "absent"
     assert s.books.host_bytes() == host - 40
+    s.play_out()
+    s.assert_settled()
+
+
+def test_what_is_loaded_for_its_own_turn_is_not_called_off_for_another() -> None:
+    s = shell()
+    assert s.arrive("x", phase("b", seconds=50.0)) == ["Stage b"]
+    assert s.arrive("y", phase("c", seconds=1.0)) == ["Stage c"]
     s.play_out()
     s.assert_settled()
 

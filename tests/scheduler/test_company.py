@@ -117,6 +117,13 @@ def test_4a_only_those_of_the_same_key() -> None:
     assert s.finish()[-1] == "Start y:0"
 
 
+def test_4a_one_of_another_key_may_have_the_run_paused() -> None:
+    s = shell()
+    s.arrive("x", text(100.0))
+    other = replace(TEXT, key="other")
+    assert s.arrive("y", text(1.0, sharing=other)) == ["Pause x:0"]
+
+
 def test_4a_switched_off_texts_run_one_by_one() -> None:
     s = shell(share_texts=False)
     s.arrive("x", text(seconds=20.0))

@@ -178,6 +178,16 @@ def test_one_that_has_not_come_in_yet_is_paused_before_it_begins() -> None:
     assert shared.members == []
 
 
+def test_one_of_several_that_have_not_come_in_yet_may_be_paused() -> None:
+    shared = run(member("1"))
+    second, third = member("2", step=4), member("3", step=5)
+    for late in (second, third):
+        shared.join(late, 101.5)
+    shared.pause(third.lease, 101.7)
+    assert names(shared.turn_over(102.0)) == ["3"]
+    assert names(shared.members) == ["1", "2"]
+
+
 def test_what_was_told_of_its_boundaries_is_forgotten_with_each_change() -> None:
     shared = run(member("1", steps=4, seconds=4.0), member("2"))
     shared.seen = 3

@@ -3,6 +3,7 @@ whom it names to share a run (rule 4), asked directly on the core's own index.""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -182,6 +183,17 @@ def test_4a_while_texts_wait_too_long_only_these_join() -> None:
     assert line.company(leader) == ["old"]
 
 
+def test_4a_who_has_waited_too_long_for_what_has_failed_keeps_nobody_from_joining() -> None:
+    line = Company()
+    leader = line.join("leader", text())
+    line.enter("old", 9.0, needs="c")
+    line.index.residencies["c"].failure = Failure("why", False, 1e9)
+    line.index.advance(LONGEST)
+    line.run(leader)
+    line.join("young", text(), at=LONGEST)
+    assert line.company(leader) == ["young"]
+
+
 def test_4b_nobody_joins_images_that_run() -> None:
     line = Company()
     leader = line.join("leader", image())
@@ -258,13 +270,15 @@ def test_4c_goes_first_where_it_pays() -> None:
     assert line.choice() == "behind"
 
 
-@pytest.mark.parametrize(("beside", "chosen"), [(1, "behind"), (2, "first")])
-def test_4c_only_if_there_is_room_for_it_in_the_run(beside: int, chosen: str) -> None:
+@pytest.mark.parametrize(
+    ("beside", "chosen"), [((1,), "behind"), ((1, 1), "first"), ((2,), "first")]
+)
+def test_4c_only_if_there_is_room_for_it_in_the_run(beside: Sequence[int], chosen: str) -> None:
     """Beside the one that was chosen and those that will come along, for its own two units."""
     line = Company()
     line.join("first", image(seconds=0.5))
-    for number in range(beside):
-        line.join(f"beside{number}", image())
+    for number, units in enumerate(beside):
+        line.join(f"beside{number}", image(units))
     behind(line, units=2)
     assert line.choice() == chosen
 

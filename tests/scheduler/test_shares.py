@@ -100,6 +100,15 @@ def test_what_a_kind_had_before_it_was_interrupted_counts() -> None:
     assert shares.since("video") == pytest.approx(26.3)
 
 
+def test_what_it_had_before_counts_once() -> None:
+    shares = waiting("video")
+    shares.advance(4.0, ["video"])
+    shares.advance(6.0, ["image"])
+    shares.advance(20.0, ["video"])
+    assert shares.since("video") == 12.0
+    assert shares.next_served(["video"]) == 22.0
+
+
 def test_many_slices_at_once_are_one_look() -> None:
     shares = Shares(0.1)
     shares.advance(0.0, [])

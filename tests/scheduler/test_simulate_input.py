@@ -9,8 +9,9 @@ import pytest
 
 from scheduler.errors import InputError
 from scheduler.profile import parse
+from scheduler.types import Sharing
 from scheduler.workload import parse as parse_line
-from tests.scheduler.traffic import PROFILE, line, profile, workload
+from tests.scheduler.traffic import BATCHING, PROFILE, line, profile, workload
 
 
 @pytest.mark.parametrize(
@@ -129,3 +130,22 @@ def test_what_phases_cost() -> None:
     assert (film.seconds, film.steps) == (pytest.approx(20 / 3), 5)
     assert profile().demand(image).deadline == 32.0
     assert film.state_bytes_max == 1
+
+
+def test_who_may_share_a_run() -> None:
+    image, text, video = workload(
+        line("sdxl_generate", "a", 0.0, images=2, steps=10),
+        line("chat", "b", 0.0),
+        line("wan_generate", "c", 0.0),
+    ).requests
+    card = profile(batching=BATCHING)
+    sharing = {
+        r.id: [phase.sharing for phase in card.demand(r).phases] for r in (image, text, video)
+    }
+    size = f"sdxl.unet {image.width}x{image.height} 10"
+    assert sharing == {
+        "a": [None, Sharing(size, 2, 6, 0.75, mid_phase=False)],
+        "b": [Sharing("qwen.instruct", 1, 8, 0.125, mid_phase=True)],
+        "c": [None],
+    }
+    assert [phase.sharing for phase in profile().demand(image).phases] == [None, None]
