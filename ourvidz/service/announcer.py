@@ -20,6 +20,7 @@ from ourvidz.ports import (
     NotifyRejected,
     NotifyUnavailable,
 )
+from ourvidz.service.health import CALLBACK_UNAVAILABLE, Alarms
 from ourvidz.service.pauses import asked, backoff
 from ourvidz.wire import callback_completed, callback_failed, callback_invalid
 
@@ -35,6 +36,7 @@ class Announcer:
     notifier: Notifier | None
     settings: Callback
     clock: Clock
+    alarms: Alarms
     parked: int = 0
 
     async def recover(self) -> None:
@@ -56,10 +58,13 @@ class Announcer:
         if body is None:
             assert record is not None, "an answer without a body belongs to a job"
             body = self._body(record)
-        async for attempt in stamina.retry_context(on=_retry_wait, **backoff(self.settings)):
-            with attempt:
-                if await self._announce_once(self.notifier, answer.event_id, body):
-                    return
+        try:
+            async for attempt in stamina.retry_context(on=_retry_wait, **backoff(self.settings)):
+                with attempt:
+                    if await self._announce_once(self.notifier, answer.event_id, body):
+                        return
+        finally:
+            self.alarms.silence(CALLBACK_UNAVAILABLE, answer.event_id)
 
     async def _announce_once(self, notifier: Notifier, event_id: str, body: bytes) -> bool:
         """One attempt; true when nothing is left to do. Raises ``NotifyUnavailable`` to retry."""
@@ -68,6 +73,8 @@ class Announcer:
         except NotifyUnavailable as error:
             attempts = await self.journal.answer_failed(event_id, str(error), park=False)
             if attempts < self.settings.attempts_max:
+                log.warning("callback_unavailable", event_id=event_id, reason=str(error))
+                self.alarms.ring(CALLBACK_UNAVAILABLE, event_id)
                 raise
             await self._park(event_id, f"given up after {attempts} attempts: {error}")
         except NotifyRejected as error:

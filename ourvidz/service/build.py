@@ -194,7 +194,9 @@ def _delivery(settings: Settings, ports: Ports, shared: _Shared) -> Delivery:
         journal=ports.journal,
         claims=shared.claims,
         uploads=Uploads(ports.store, settings.store.bucket, settings.callback, shared.alarms),
-        announcer=Announcer(ports.journal, ports.notifier, settings.callback, ports.clock),
+        announcer=Announcer(
+            ports.journal, ports.notifier, settings.callback, ports.clock, shared.alarms
+        ),
         events=shared.events,
         metrics=shared.metrics,
         callback=settings.callback,

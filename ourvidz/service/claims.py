@@ -99,16 +99,18 @@ class Claims:
                 queue_failed(self.alarms, what, error)
             return isinstance(error, QueueError)
 
-        async for attempt in stamina.retry_context(
-            on=failed,
-            attempts=None,
-            timeout=None,
-            wait_initial=_RETRY_SECONDS,
-            wait_max=_RETRY_SECONDS_MAX,
-        ):
-            with attempt:
-                result = await call()
-        queue_answered(self.alarms)
+        try:
+            async for attempt in stamina.retry_context(
+                on=failed,
+                attempts=None,
+                timeout=None,
+                wait_initial=_RETRY_SECONDS,
+                wait_max=_RETRY_SECONDS_MAX,
+            ):
+                with attempt:
+                    result = await call()
+        finally:
+            queue_answered(self.alarms, what)
         return result
 
 

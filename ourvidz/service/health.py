@@ -22,10 +22,10 @@ _BEATS = 600
 JOB_DEFECT: Final = "job_defect"
 # Another worker may have one of our jobs.
 LEASE_LOST: Final = "lease_lost"
-# Claims, renewals and the like fail for now; silenced when one succeeds.
+# Claims, renewals and the like fail for now; silenced when what failed succeeds.
 QUEUE_UNAVAILABLE: Final = "queue_unavailable"
 # The queues' server refuses us: a wrong token or URL, a command that it does not know. Somebody has
-# to put that right; until then it is asked again all the same. Silenced when it answers.
+# to put that right; until then it is asked again all the same. Silenced as above.
 QUEUE_REFUSED: Final = "queue_refused"
 # A delivery met what nobody foresaw and is tried again; silenced when one succeeds.
 DELIVERY_BROKE: Final = "delivery_broke"
@@ -34,6 +34,10 @@ STORE_UNAVAILABLE: Final = "store_unavailable"
 # The store refuses everything (a wrong key, a bucket that is gone): finished jobs wait until
 # somebody has mended it; silenced when it takes a file.
 STORE_DENIED: Final = "store_denied"
+# The store refuses a file for good: that image has failed. Silenced when it takes another.
+STORE_REFUSED: Final = "store_refused"
+# Callbacks fail for now and are tried again; silenced when none does any more.
+CALLBACK_UNAVAILABLE: Final = "callback_unavailable"
 # The spool holds as many bytes as it may: no more jobs are claimed until deliveries have made room.
 SPOOL_FULL: Final = "spool_full"
 # The disk has too little room: no more jobs are claimed until it has; files that it does not take
@@ -53,16 +57,20 @@ PARKED_CALLBACKS: Final = "parked_callbacks"
 
 
 class Alarms:
-    """What a person should look at, by name."""
+    """What a person should look at, by name. An alarm rings until all of its ``causes`` are gone:
+    that one call succeeds says nothing of another."""
 
     def __init__(self) -> None:
-        self._ringing: set[str] = set()
+        self._ringing: dict[str, set[str]] = {}
 
-    def ring(self, name: str) -> None:
-        self._ringing.add(name)
+    def ring(self, name: str, cause: str = "") -> None:
+        self._ringing.setdefault(name, set()).add(cause)
 
-    def silence(self, name: str) -> None:
-        self._ringing.discard(name)
+    def silence(self, name: str, cause: str = "") -> None:
+        causes = self._ringing.get(name, set())
+        causes.discard(cause)
+        if not causes:
+            self._ringing.pop(name, None)
 
     @property
     def ringing(self) -> Sequence[str]:
@@ -73,12 +81,14 @@ def queue_failed(alarms: Alarms, what: str, error: Exception) -> None:
     """The queues did not do ``what`` was asked: say so in log and health."""
     name = QUEUE_REFUSED if isinstance(error, QueueRefused) else QUEUE_UNAVAILABLE
     log.error(name, what=what, reason=f"{type(error).__name__}: {error}")
-    alarms.ring(name)
+    queue_answered(alarms, what)
+    alarms.ring(name, what)
 
 
-def queue_answered(alarms: Alarms) -> None:
-    alarms.silence(QUEUE_UNAVAILABLE)
-    alarms.silence(QUEUE_REFUSED)
+def queue_answered(alarms: Alarms, what: str) -> None:
+    """They did it, or nobody wants it any more."""
+    alarms.silence(QUEUE_UNAVAILABLE, what)
+    alarms.silence(QUEUE_REFUSED, what)
 
 
 @dataclass(slots=True)

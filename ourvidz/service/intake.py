@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 import anyio
@@ -25,6 +26,8 @@ from ourvidz.service.signal import Signal
 
 # The first pause after a queue that does not answer; it grows up to the time of a poll.
 _RETRY_SECONDS = 0.5
+# What the queues are asked for once at the start, as an alarm's cause.
+RECOVER = "recover"
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class Intake:
             for claim_id in self.aside:
                 await self.source.hand_back(claim_id)
             await self.source.recover()
+            queue_answered(self.alarms, RECOVER)
             self.recovered = True
 
     def stop(self) -> None:
@@ -76,13 +80,14 @@ class Intake:
         while True:
             # A claim whose reply is lost is asked for again under the same id: it returns the same.
             claim_id = uuid4().hex
-            async for attempt in stamina.retry_context(on=self._unavailable, **self._patience()):
+            failed = partial(self._unavailable, _claim_of(queue))
+            async for attempt in stamina.retry_context(on=failed, **self._patience()):
                 with attempt:
                     await self._wait_for_room(queue)
                     claimed = await self._claim(queue, claim_id, jobs)
-                    queue_answered(self.alarms)
+                    queue_answered(self.alarms, _claim_of(queue))
                     while not claimed and not await self._came(queue):
-                        queue_answered(self.alarms)
+                        queue_answered(self.alarms, _claim_of(queue))
 
     def _patience(self) -> Backoff:
         return {
@@ -95,17 +100,17 @@ class Intake:
 
     def _not_recovered(self, error: Exception) -> bool:
         if isinstance(error, QueueError):
-            queue_failed(self.alarms, "recover", error)
+            queue_failed(self.alarms, RECOVER, error)
         return isinstance(error, QueueError)
 
     async def _came(self, queue: str) -> bool:
         return await self.source.wait(queue, self.settings.poll_seconds)
 
-    def _unavailable(self, error: BaseException) -> bool:
+    def _unavailable(self, what: str, error: BaseException) -> bool:
         """Claiming outlives a queue that does not answer; it does not outlive being cancelled."""
         if not isinstance(error, Exception):
             return False
-        queue_failed(self.alarms, "claim", error)
+        queue_failed(self.alarms, what, error)
         return True
 
     async def _claim(self, queue: str, claim_id: str, jobs: TaskGroup) -> bool:
@@ -143,3 +148,7 @@ class Intake:
             and self.delivery.pending < self.undelivered_max
             and self.engine.credit() > self.roster.preparing()
         )
+
+
+def _claim_of(queue: str) -> str:
+    return f"claim of {queue}"

@@ -13,7 +13,7 @@ from ourvidz.ports import JobSource
 from ourvidz.service.active import ActiveJob, Roster
 from ourvidz.service.claims import Claims
 from ourvidz.service.delivery import Delivery
-from ourvidz.service.health import LEASE_LOST, Alarms, queue_failed
+from ourvidz.service.health import LEASE_LOST, Alarms, queue_answered, queue_failed
 
 log = structlog.get_logger()
 
@@ -39,12 +39,14 @@ class Leases:
             await anyio.sleep(self.settings.renew_seconds)
             held = self.held()
             if not held:
+                queue_answered(self.alarms, "renew")
                 continue
             try:
                 lost = await self.source.renew(list(held), self.settings.lease_seconds)
             except Exception as error:  # noqa: BLE001 - the border to whichever queue is configured
                 queue_failed(self.alarms, "renew", error)
                 continue
+            queue_answered(self.alarms, "renew")
             self.alarms.silence(LEASE_LOST)
             for claim_id in (lost & self.held().keys()) - told:
                 log.error("lease_lost", job=held[claim_id])
@@ -69,6 +71,7 @@ class Leases:
             except Exception as error:  # noqa: BLE001 - as above
                 queue_failed(self.alarms, "reap", error)
                 continue
+            queue_answered(self.alarms, "reap")
             if count:
                 log.warning("leases_reaped", count=count)
 

@@ -31,7 +31,7 @@ from ourvidz.service.health import (
     Heartbeat,
     queue_failed,
 )
-from ourvidz.service.intake import Intake
+from ourvidz.service.intake import RECOVER, Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.signal import Signal
@@ -342,7 +342,7 @@ class Service:
             await self.intake.recover()
         except QueueError as error:
             # The intake goes on asking, and claims nothing before; answers need no queue to go out.
-            queue_failed(self.alarms, "recover", error)
+            queue_failed(self.alarms, RECOVER, error)
         left = (JobState.CLAIMED, JobState.WAITING, JobState.RUNNING)
         for record in await self.journal.in_states(*left):
             await self.journal.requeue(record.spec.id)

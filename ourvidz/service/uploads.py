@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from ourvidz.config.settings import Callback
 from ourvidz.jobs import Asset
 from ourvidz.ports import AssetStore, StoreDenied, StoreRejected, StoreUnavailable
-from ourvidz.service.health import STORE_DENIED, STORE_UNAVAILABLE, Alarms
+from ourvidz.service.health import STORE_DENIED, STORE_REFUSED, STORE_UNAVAILABLE, Alarms
 from ourvidz.service.pauses import asked, backoff
 
 log = structlog.get_logger()
@@ -108,8 +108,8 @@ class Uploads:
         async for attempt in stamina.retry_context(on=self._again, **backoff(self.callback)):
             with attempt:
                 await self.store.put(self.bucket, key, Path(path), mime)
-        self.alarms.silence(STORE_UNAVAILABLE)
-        self.alarms.silence(STORE_DENIED)
+        for alarm in (STORE_UNAVAILABLE, STORE_DENIED, STORE_REFUSED):
+            self.alarms.silence(alarm)
 
     def _again(self, error: Exception) -> bool | timedelta:
         if isinstance(error, StoreUnavailable):
@@ -121,4 +121,6 @@ class Uploads:
             log.error("store_denied", reason=str(error))
             self.alarms.ring(STORE_DENIED)
             return timedelta(seconds=self.callback.retry_seconds_max)
+        if isinstance(error, StoreRejected):
+            self.alarms.ring(STORE_REFUSED)
         return False

@@ -73,6 +73,43 @@ async def test_one_file_that_the_store_refuses(open_house: OpenHouse) -> None:
         assert job["output"]["failed"][0]["message"] == "415 for this bucket"
 
 
+async def test_a_file_that_is_refused_rings_until_another_is_taken(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+        refused = True
+
+        async def limited(key: str) -> None:
+            if refused:
+                raise StoreRejected("413")
+
+        staged(house, limited)
+        assert (await house.run("a"))["status"] == "failed"
+        assert house.service.health()["alarms"] == ["store_refused"]
+        refused = False
+        await fine(house)
+        assert house.service.health()["alarms"] == []
+
+
+async def test_callbacks_that_fail_ring_until_none_does(
+    open_house: OpenHouse, receiver: Receiver
+) -> None:
+    receiver.reset([Answer(503)] * 2)
+    flags = {"callback.retry_seconds_min": 600, "callback.retry_seconds_max": 600}
+    async with open_house(**QUIET, **flags) as house:
+        for name in "ab":
+            await house.push("sdxl_queue", payload(name))
+            await house.ended(name)
+        assert (await house.run("c"))["status"] == "completed"
+        with anyio.fail_after(LIMIT_SECONDS):
+            while house.service.delivery.pending > 2:
+                await turns()
+        assert house.service.health()["alarms"] == ["callback_unavailable"]
+        house.kill()
+    async with open_house(**QUIET) as house:
+        await house.quiet()
+        assert house.service.health()["alarms"] == []
+        assert [len(house.terminal(job_id(name))) for name in "abc"] == [2, 2, 1]
+
+
 async def test_every_file_refused_fails_the_job(open_house: OpenHouse) -> None:
     async with open_house() as house:
 

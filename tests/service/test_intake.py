@@ -14,7 +14,7 @@ from support.stage import Hold, SteppedDevice
 
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.jobs import Asset
-from ourvidz.ports import Claimed, ImageProduced, Part
+from ourvidz.ports import Claimed, ImageProduced, Part, QueueRefused
 
 pytestmark = pytest.mark.anyio
 
@@ -176,6 +176,31 @@ async def test_a_claim_whose_reply_is_lost_is_asked_for_again(
         assert house.service.health()["alarms"] == []
 
 
+async def test_one_queue_that_is_refused_rings_though_others_serve(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a key of another type is on a Redis server."""
+    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
+    async with open_house() as house:
+        claim, wrong = house.source.claim, True
+
+        async def refusing(queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
+            if queue == "wan_queue" and wrong:
+                raise QueueRefused("WRONGTYPE")
+            return await claim(queue, claim_id, lease_seconds)
+
+        house.source.claim = refusing  # type: ignore[method-assign]
+        await house.push("wan_queue", payload("video", "wan_generate"))
+        await until_called(house, "claim", 1)
+        for name in "abc":
+            assert (await house.run(name))["status"] == "completed"
+            assert house.service.health()["alarms"] == ["queue_refused"]
+        wrong = False
+        assert (await house.ended("video"))["status"] == "completed"
+        await house.quiet()
+        assert house.service.health()["alarms"] == []
+
+
 async def until_called(house: House, name: str, times: int) -> None:
     """Return once the source's method has been called so often."""
     method, called, calls = getattr(house.source, name), anyio.Event(), 0
@@ -228,6 +253,7 @@ async def test_a_queue_that_fails_for_a_while_takes_no_loop_down(open_house: Ope
         assert house.service.health()["alarms"] == ["queue_unavailable"]
         house.source.renew, house.source.reap = renew, reap  # type: ignore[method-assign]
         await until_called(house, "renew", 2)
+        assert house.service.health()["alarms"] == []
         hold.release()
         assert (await house.ended("a"))["status"] == "completed"
         await house.quiet()
