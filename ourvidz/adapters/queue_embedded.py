@@ -15,7 +15,7 @@ import anyio
 
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.queue_shared import PopSide
-from ourvidz.ports import Claimed, Clock, DeadLetter, QueueFull, Standing
+from ourvidz.ports import LETTER_BYTES_SHOWN, Claimed, Clock, DeadLetter, QueueFull, Standing
 
 QUEUE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue_items (
@@ -173,8 +173,12 @@ class EmbeddedQueues:
         await self._database.run(operation)
 
     async def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
-        select = "SELECT queue, raw, reason, at FROM dead_letters ORDER BY position DESC LIMIT ?"
-        rows = await self._database.run(lambda c: c.execute(select, (limit,)).fetchall())
+        select = (
+            "SELECT queue, coalesce(substr(raw, 1, ?), x''), length(raw), reason, at "
+            "FROM dead_letters ORDER BY position DESC LIMIT ?"
+        )
+        values = (LETTER_BYTES_SHOWN, limit)
+        rows = await self._database.run(lambda c: c.execute(select, values).fetchall())
         return [DeadLetter(*row) for row in rows]
 
     async def reap(self) -> int:

@@ -66,12 +66,29 @@ redis.call('SET', marker, '1', 'EX', ARGV[4])
 return 1
 """
 
-# KEYS: queue, attempts, held, claims, leases, counters. ARGV: claim, owner, lease in milliseconds,
-# side. Returns nothing for an empty queue, else the mark, the queue, the attempts and the element.
+# A dead letter more; older ones go.
+_BURY = """
+local function bury(dead, counters, facts, element, most, most_bytes)
+  local letter = cjson.encode(facts) .. '\\n' .. element
+  local count = redis.call('RPUSH', dead, letter)
+  local bytes = redis.call('HINCRBY', counters, 'dead_bytes', #letter)
+  while count > tonumber(most) or (count > 1 and bytes > tonumber(most_bytes)) do
+    local oldest = redis.call('LPOP', dead)
+    count = count - 1
+    bytes = redis.call('HINCRBY', counters, 'dead_bytes', -#oldest)
+  end
+end
+"""
+
+# KEYS: queue, attempts, held, claims, leases, counters, dead letters. ARGV: claim, owner, lease in
+# milliseconds, side, most bytes of an element, a reason, most letters, most bytes of them. Returns
+# nothing for an empty queue, else the mark, the queue, the attempts and the element. One that is
+# too large was made a dead letter: then -1 and its size in place of the last two.
 CLAIM: Final = f"""
 local queue, attempts_of, held, claims = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local leases, counters = KEYS[5], KEYS[6]
+local leases, counters, dead = KEYS[5], KEYS[6], KEYS[7]
 local claim = ARGV[1]
+{_BURY}
 {_NOW}
 local facts, element = redis.call('HGET', claims, claim), nil
 redis.call('HEXISTS', held, claim)
@@ -81,7 +98,14 @@ redis.call('ZSCORE', leases, claim)
 if facts then
   element = redis.call('HGET', held, claim)
 else
+  local head = redis.call('LINDEX', queue, ARGV[4] == 'left' and 0 or -1)
+  local large = head and #head > tonumber(ARGV[5])
+  if large then
+    local letter = {{queue = queue, reason = ARGV[6], at = now / 1000, attempts = 0}}
+    bury(dead, counters, letter, head, ARGV[7], ARGV[8])
+  end
   element = redis.call(ARGV[4] == 'left' and 'LPOP' or 'RPOP', queue)
+  if large then return {{'{ELEMENT_MARK.decode()}', queue, -1, tostring(#head)}} end
   if not element then
     redis.call('DEL', attempts_of)
     return {{}}
@@ -179,31 +203,29 @@ return tonumber(attempts)
 # letters, most bytes, seconds to remember the job.
 DEAD_LETTER: Final = f"""
 {_ENDED}
+{_BURY}
 local element = redis.call('HGET', KEYS[1], ARGV[1])
 if not element then return 0 end
 {_NOW}
 local facts = redis.call('HGET', KEYS[2], ARGV[1])
 local _, attempts, _, _, _, queue = string.match(facts, {_FIELDS})
-local head = {{queue = queue, reason = ARGV[2], at = now / 1000, attempts = tonumber(attempts)}}
-local letter = cjson.encode(head) .. '\\n' .. element
-local count = redis.call('RPUSH', KEYS[4], letter)
+local letter = {{queue = queue, reason = ARGV[2], at = now / 1000, attempts = tonumber(attempts)}}
+bury(KEYS[4], KEYS[5], letter, element, ARGV[3], ARGV[4])
 ended(KEYS[6], ARGV[1], ARGV[5])
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-local bytes = redis.call('HINCRBY', KEYS[5], 'dead_bytes', #letter)
-while count > tonumber(ARGV[3]) or (count > 1 and bytes > tonumber(ARGV[4])) do
-  local oldest = redis.call('LPOP', KEYS[4])
-  count = count - 1
-  bytes = redis.call('HINCRBY', KEYS[5], 'dead_bytes', -#oldest)
-end
 return 1
 """
 
-# KEYS: dead letters. ARGV: most of them. Returns the mark and the newest ones, oldest first.
+# KEYS: dead letters. ARGV: most of them, most bytes of each. Returns the mark, and of the newest
+# ones, oldest first, the beginning and the bytes that were left out.
 DEAD_LETTERS: Final = f"""
-local found = redis.call('LRANGE', KEYS[1], -ARGV[1], -1)
-table.insert(found, 1, '{ELEMENT_MARK.decode()}')
+local found = {{'{ELEMENT_MARK.decode()}'}}
+for _, letter in ipairs(redis.call('LRANGE', KEYS[1], -ARGV[1], -1)) do
+  local beginning = string.sub(letter, 1, tonumber(ARGV[2]))
+  found[#found + 1], found[#found + 2] = beginning, #letter - #beginning
+end
 return found
 """
 

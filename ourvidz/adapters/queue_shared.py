@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
 from uuid import uuid4
 
-import orjson
 import stamina
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
+from ourvidz.adapters import queue_replies as replies
 from ourvidz.adapters import queue_scripts as scripts
-from ourvidz.ports import Claimed, DeadLetter, QueueFull, QueueUnavailable, Standing
+from ourvidz.ports import (
+    Claimed,
+    DeadLetter,
+    QueueFull,
+    QueueUnavailable,
+    Standing,
+)
+
+log = structlog.get_logger()
 
 PopSide = Literal["left", "right"]
 Argument = str | bytes | int
+T = TypeVar("T")
 
 # A call that the server did not answer is repeated, as each may be, within a lease's renewal.
 _ATTEMPTS: Final = 4
@@ -25,6 +36,10 @@ _RETRY_SECONDS_MAX: Final = 2.0
 _PUSH_SECONDS: Final = 600
 # How long it is remembered which job somebody has or had: producers repeat within minutes.
 _JOB_SECONDS: Final = 86_400
+# Neither a queue's server nor whoever stands before it carries more in one reply; a payload that is
+# a tenth of it is refused, unless it is configured otherwise.
+_ELEMENT_BYTES_MAX: Final = 8_000_000
+_TOO_LARGE: Final = f"the element has more than {_ELEMENT_BYTES_MAX} bytes"
 # Expired leases that are put back in one go; what is left is looked for again at once.
 _EXPIRED_MAX: Final = 500
 
@@ -86,38 +101,44 @@ class SharedQueues:
 
     async def recover(self) -> int:
         """At start: only what this very worker held; another's leases are its own affair."""
-        found = await self._repeated(scripts.OWNED, [scripts.CLAIMS], [self._owner])
+        found = await self._repeated(replies.FOUND, scripts.OWNED, [scripts.CLAIMS], [self._owner])
         return await self._put_back(found, "owned")
 
     async def push(self, queue: str, raw: bytes) -> None:
         self._pop_sides[queue]
         keys = [queue, scripts.CLAIMS, scripts.pushed_key(uuid4().hex)]
         limit = self._bounds.elements
-        pushed = await self._repeated(scripts.PUSH, keys, [*_as_text(raw), limit, _PUSH_SECONDS])
-        if not pushed:
+        arguments: list[Argument] = [*_as_text(raw), limit, _PUSH_SECONDS]
+        if not await self._repeated(replies.COUNT, scripts.PUSH, keys, arguments):
             raise QueueFull(f"{queue} holds {limit} elements, as many as it may")
 
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
         """Not repeated here: who claims repeats it with the same ``claim_id``."""
         side = self._pop_sides[queue]
         self._server.claiming(queue)
-        reply = await self._server.run(
-            scripts.CLAIM,
-            [queue, scripts.attempts_key(queue), *_BOOKS, scripts.COUNTERS],
-            [claim_id, self._owner, _milliseconds(lease_seconds), side],
-            element=True,
-        )
-        if not reply:
-            return None
-        _, found_in, attempts, raw = reply
+        keys = [queue, scripts.attempts_key(queue), *_BOOKS, scripts.COUNTERS, scripts.DEAD]
+        claim: list[Argument] = [claim_id, self._owner, _milliseconds(lease_seconds), side]
+        arguments = [*claim, _ELEMENT_BYTES_MAX, _TOO_LARGE, *self._letters()]
+        while True:
+            reply = await self._run(replies.CLAIMED, scripts.CLAIM, keys, arguments, element=True)
+            if not reply:
+                return None
+            _, found_in, attempts, raw = reply
+            if attempts >= 0:
+                break
+            log.error("element_too_large", queue=queue, size_bytes=int(raw))
         self._queues[claim_id] = found_in.decode()
         self._server.claimed(queue)
         return Claimed(found_in.decode(), claim_id, raw, attempts)
 
+    def _letters(self) -> tuple[int, int]:
+        return self._bounds.dead_letters, self._bounds.dead_letters_bytes
+
     async def mark(self, claim_id: str | None, job: str, digest: str) -> Standing:
         keys = [scripts.job_key(job), scripts.CLAIMS]
         arguments: list[Argument] = [claim_id or "", self._owner, digest, _JOB_SECONDS]
-        standing = Standing((await self._repeated(scripts.MARK, keys, arguments)).decode())
+        reply = await self._repeated(replies.STANDING, scripts.MARK, keys, arguments)
+        standing = Standing(reply.decode())
         if claim_id is not None and standing is Standing.FREE:
             self._jobs[claim_id] = job
         return standing
@@ -128,21 +149,23 @@ class SharedQueues:
 
     async def renew(self, claim_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
         arguments: list[Argument] = [_milliseconds(lease_seconds), *claim_ids]
-        places = await self._repeated(scripts.RENEW, [scripts.LEASES], arguments)
-        lost = frozenset(claim_ids[place - 1] for place in places)
+        places = await self._repeated(replies.PLACES, scripts.RENEW, [scripts.LEASES], arguments)
+        lost = frozenset(claim_ids[place - 1] for place in places if place <= len(claim_ids))
         for claim_id in lost:
             self._forget(claim_id)
         return lost
 
     async def acknowledge(self, claim_id: str) -> None:
         keys = [*_BOOKS, self._job_key(claim_id)]
-        await self._repeated(scripts.ACKNOWLEDGE, keys, [claim_id, _JOB_SECONDS])
+        await self._repeated(replies.COUNT, scripts.ACKNOWLEDGE, keys, [claim_id, _JOB_SECONDS])
         self._forget(claim_id)
 
     async def hand_back(self, claim_id: str) -> None:
         queue = self._queues.get(claim_id)
         if queue is None:
-            found = await self._repeated(scripts.QUEUE_OF, [scripts.CLAIMS], [claim_id])
+            found = await self._repeated(
+                replies.TEXTS, scripts.QUEUE_OF, [scripts.CLAIMS], [claim_id]
+            )
             if not found:
                 return
             queue = found[0].decode()
@@ -151,26 +174,28 @@ class SharedQueues:
 
     async def count_attempt(self, claim_id: str) -> int:
         arguments = [claim_id, uuid4().hex]
-        return int(await self._repeated(scripts.COUNT, [scripts.CLAIMS], arguments))
+        return await self._repeated(replies.COUNT, scripts.COUNT, [scripts.CLAIMS], arguments)
 
     async def dead_letter(self, claim_id: str, reason: str) -> None:
-        limits = [self._bounds.dead_letters, self._bounds.dead_letters_bytes]
         # A reason may quote what is no text; the server's messages are UTF-8.
         shown = reason.encode("utf-8", "replace").decode()
         keys = [*_BOOKS, scripts.DEAD, scripts.COUNTERS, self._job_key(claim_id)]
-        arguments: list[Argument] = [claim_id, shown, *limits, _JOB_SECONDS]
-        await self._repeated(scripts.DEAD_LETTER, keys, arguments)
+        arguments: list[Argument] = [claim_id, shown, *self._letters(), _JOB_SECONDS]
+        await self._repeated(replies.COUNT, scripts.DEAD_LETTER, keys, arguments)
         self._forget(claim_id)
 
     async def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
-        found = await self._repeated(scripts.DEAD_LETTERS, [scripts.DEAD], [limit], element=True)
-        return [_dead_letter(letter) for letter in reversed(found[1:])]
+        arguments = [limit, replies.LETTER_BYTES]
+        found = await self._repeated(
+            replies.LETTERS, scripts.DEAD_LETTERS, [scripts.DEAD], arguments, element=True
+        )
+        return replies.dead_letters(found)
 
     async def reap(self) -> int:
         count = 0
         while True:
             keys = [scripts.CLAIMS, scripts.LEASES]
-            found = await self._repeated(scripts.EXPIRED, keys, [_EXPIRED_MAX])
+            found = await self._repeated(replies.FOUND, scripts.EXPIRED, keys, [_EXPIRED_MAX])
             count += await self._put_back(found, "expired")
             if len(found) < 3 * _EXPIRED_MAX:
                 return count
@@ -198,17 +223,18 @@ class SharedQueues:
             in_order = [claim for _, claim in sorted(numbered, reverse=True)]
             keys = [queue, scripts.attempts_key(queue), *_BOOKS]
             arguments = [side, why, self._owner, *in_order]
-            count += int(await self._repeated(scripts.PUT_BACK, keys, arguments))
+            count += await self._repeated(replies.COUNT, scripts.PUT_BACK, keys, arguments)
         return count
 
     async def _repeated(
         self,
+        form: TypeAdapter[T],
         script: str,
         keys: Sequence[str],
         arguments: Sequence[Argument],
         *,
         element: bool = False,
-    ) -> Any:
+    ) -> T:
         async for attempt in stamina.retry_context(
             on=QueueUnavailable,
             attempts=_ATTEMPTS,
@@ -216,8 +242,25 @@ class SharedQueues:
             wait_max=_RETRY_SECONDS_MAX,
         ):
             with attempt:
-                return await self._server.run(script, keys, arguments, element=element)
+                return await self._run(form, script, keys, arguments, element=element)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _run(
+        self,
+        form: TypeAdapter[T],
+        script: str,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        element: bool = False,
+    ) -> T:
+        """One reply. One of another form than the script's was made up on its way."""
+        reply = await self._server.run(script, keys, arguments, element=element)
+        try:
+            return form.validate_python(reply)
+        except ValidationError as error:
+            message = "the queues' server gave a reply that its script does not give"
+            raise QueueUnavailable(message) from error
 
 
 _BOOKS: Final = [scripts.HELD, scripts.CLAIMS, scripts.LEASES]
@@ -225,12 +268,6 @@ _BOOKS: Final = [scripts.HELD, scripts.CLAIMS, scripts.LEASES]
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _dead_letter(letter: bytes) -> DeadLetter:
-    head, _, raw = letter.partition(b"\n")
-    facts = orjson.loads(head)
-    return DeadLetter(facts["queue"], raw, facts["reason"], facts["at"])
 
 
 def _as_text(raw: bytes) -> tuple[str, str]:

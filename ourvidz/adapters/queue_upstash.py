@@ -15,7 +15,7 @@ from ourvidz.adapters.queue_shared import Argument
 from ourvidz.adapters.queue_watch import Pauses, QueueWatch
 from ourvidz.adapters.upstash_events import UpstashEvents
 from ourvidz.adapters.upstash_rest import UpstashRest
-from ourvidz.ports import Clock
+from ourvidz.ports import Clock, QueueUnavailable
 
 # Each queue has a stream; beside those a claim, a renewal and the like may be under way for each.
 _CONNECTIONS_MAX: Final = 256
@@ -57,8 +57,11 @@ class UpstashServer:
         return {"kind": "upstash", "wake": wake, "commands_per_minute": per_minute}
 
     async def _depths(self, queues: Sequence[str]) -> Sequence[int]:
-        depths: list[int] = await self.rest.command("EVAL", DEPTHS, len(queues), *queues)
-        return depths
+        reply: list[int] = await self.rest.command("EVAL", DEPTHS, len(queues), *queues)
+        sound = isinstance(reply, list) and len(reply) == len(queues)
+        if not sound or not all(isinstance(depth, int) for depth in reply):
+            raise QueueUnavailable("Upstash gave a reply that its script does not give")
+        return reply
 
 
 @asynccontextmanager

@@ -82,7 +82,8 @@ class UpstashEvents:
         let itself be configured may still announce them."""
         try:
             reply = await self._rest.command("CONFIG", "GET", _FLAGS)
-            flags = reply[1].decode() if isinstance(reply, list) and len(reply) > 1 else ""
+            known = isinstance(reply, list) and len(reply) > 1 and isinstance(reply[1], bytes)
+            flags = reply[1].decode() if known else ""
             missing = "" if "K" in flags else "K"
             missing += "" if "l" in flags or "A" in flags else "l"
             if missing:

@@ -156,6 +156,9 @@ def _as_bytes(result: Any) -> Any:
 
 def _element(result: Any) -> Any:
     """A reply with an element: encoded, unless the server did not do as it was asked."""
-    if not result or result[0] != _ENCODED_MARK:
+    if not isinstance(result, list) or not result or result[0] != _ENCODED_MARK:
         return _as_bytes(result)
-    return [base64.b64decode(each) if isinstance(each, str) else each for each in result]
+    try:
+        return [base64.b64decode(each) if isinstance(each, str) else each for each in result]
+    except ValueError as error:
+        raise QueueUnavailable("Upstash's answer is encoded in part only") from error

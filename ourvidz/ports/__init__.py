@@ -32,6 +32,7 @@ from ourvidz.ports.device import (
 from ourvidz.ports.entry import Admission, ReferenceFailed, References
 from ourvidz.ports.journal import Answer, JobRecord, Journal, Known, ParkedAnswer
 from ourvidz.ports.queues import (
+    LETTER_BYTES_SHOWN,
     Claimed,
     DeadLetter,
     JobSource,
@@ -45,6 +46,7 @@ from ourvidz.ports.records import Measurements, Recorder, Series
 from ourvidz.ports.rendering import DiskFull, Renderer, RenderFailed
 
 __all__ = [
+    "LETTER_BYTES_SHOWN",
     "STATE_FOLDER",
     "Admission",
     "Answer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ourvidz.errors import OurVidzError
 
@@ -20,12 +20,18 @@ class Claimed:
     attempts: int
 
 
+# Of a dead letter's element.
+LETTER_BYTES_SHOWN: Final = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An element that no worker is to take any more, why, and since when in Unix seconds."""
+    """An element that no worker is to take any more: its ``beginning``, its size, why, and since
+    when in Unix seconds."""
 
     queue: str
-    raw: bytes
+    beginning: bytes
+    size_bytes: int
     reason: str
     at: float
 

@@ -29,8 +29,6 @@ _HINTS = {
     ErrorCode.INVALID_PARAMETER: "correct the named field and submit again under a new id",
 }
 
-_SHOWN_BYTES = 4096
-
 
 def error_data(error: JobError) -> Mapping[str, Any]:
     return {
@@ -172,8 +170,8 @@ def letter_data(letter: DeadLetter) -> Mapping[str, Any]:
         "queue": letter.queue,
         "reason": letter.reason,
         "at": iso(letter.at),
-        "bytes": len(letter.raw),
-        "element": letter.raw[:_SHOWN_BYTES].decode(errors="replace"),
+        "bytes": letter.size_bytes,
+        "element": letter.beginning.decode(errors="replace"),
     }
 
 

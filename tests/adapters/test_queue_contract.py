@@ -246,7 +246,7 @@ async def test_dead_letters_are_kept_with_their_reason(world: QueueWorld) -> Non
     assert await source.recover() == 0
     assert await world.dead_letters() == expected
     letters = await source.dead_letters(2)
-    assert [(each.queue, each.raw, each.reason) for each in letters] == expected[:0:-1]
+    assert [(each.queue, each.beginning, each.reason) for each in letters] == expected[:0:-1]
     assert letters[0].at >= letters[1].at > 1_600_000_000
     assert await taken(source) == "c"
     assert await empty(source)

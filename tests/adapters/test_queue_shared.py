@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +12,8 @@ import anyio
 import httpx
 import orjson
 import pytest
-from support.queues import LEFT, OTHER, RIGHT, SharedWorld, native, shared, upstash
+import structlog
+from support.queues import LEFT, OTHER, OWNER, RIGHT, SIDES, SharedWorld, native, shared, upstash
 from support.redis_process import CLAIMS, HELD, LEASES, RedisProcess, redis_process
 from support.upstash import TOKEN, Fault, UpstashFront
 
@@ -18,6 +21,8 @@ from ourvidz.adapters import queue_shared
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.queue_redis import redis_server
 from ourvidz.adapters.queue_shared import Bounds, SharedQueues
+from ourvidz.adapters.queue_upstash import UpstashServer
+from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.upstash_rest import UpstashRest
 from ourvidz.ports import Claimed, JobSource, QueueFull, QueueRefused, QueueUnavailable
 
@@ -319,7 +324,7 @@ async def test_elements_of_any_form_come_as_they_were_pushed(
         await world.source.dead_letter(claimed.claim_id, "odd \ud800")
         assert await world.dead_letters() == [(LEFT, raw, "odd ?")]
         (letter,) = await world.source.dead_letters(10)
-        assert (letter.raw, letter.reason) == (claimed.raw, "odd ?")
+        assert (letter.beginning, letter.reason) == (claimed.raw[:4096], "odd ?")
 
 
 JSON = {"content-type": "application/json"}
@@ -449,3 +454,98 @@ async def test_a_wait_tells_whether_it_was_in_vain(world: SharedWorld) -> None:
         "wake": "blocking",
         "commands_per_minute": 3,
     }
+
+
+@dataclass
+class OddServer:
+    """Replies ``reply`` to every script."""
+
+    reply: Any
+
+    async def run(self, *_: Any, element: bool = False) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return self.reply
+
+    def claiming(self, queue: str) -> None: ...
+
+
+ODD_REPLIES = [None, "text", {}, 1.5, [None], [[]], [b"a", b"b"], [b"element", 10**13], {"a": 1}]
+
+
+@pytest.mark.parametrize("reply", ODD_REPLIES, ids=repr)
+async def test_a_reply_that_no_script_gives_is_the_servers_fault(reply: Any) -> None:
+    server: Any = OddServer(reply)
+    source = SharedQueues(server, OWNER, SIDES)
+    calls: list[Awaitable[object]] = [
+        source.recover(),
+        source.push(LEFT, b"a"),
+        source.claim(LEFT, "c", LEASE),
+        source.mark("c", "job", "body"),
+        source.renew(["c"], LEASE),
+        source.acknowledge("c"),
+        source.count_attempt("c"),
+        source.dead_letter("c", "why"),
+        source.dead_letters(10),
+        source.reap(),
+    ]
+    for call in calls:
+        with pytest.raises(QueueUnavailable, match="does not give"):
+            await call
+
+
+async def test_a_lease_that_was_not_asked_for_is_not_lost() -> None:
+    server: Any = OddServer([1, 7])
+    assert await SharedQueues(server, OWNER, SIDES).renew(["c"], LEASE) == {"c"}
+
+
+@pytest.mark.parametrize("queue", [LEFT, RIGHT])
+@pytest.mark.parametrize("kind", ["redis", "upstash"])
+async def test_an_element_that_no_reply_can_carry_is_set_aside(
+    redis: RedisProcess, monkeypatch: pytest.MonkeyPatch, kind: str, queue: str
+) -> None:
+    monkeypatch.setattr(queue_shared, "_ELEMENT_BYTES_MAX", 10_000)
+    opened: Any = shared(redis, native(redis))
+    if kind == "upstash":
+        opened = upstash(redis, streaming=False)
+    async with opened as world:
+        large = [bytes([97 + number]) * (10_001 + number) for number in range(2)]
+        for element in (*large, b"z" * 10_000):
+            redis.client.rpush(queue, element)
+        if queue == RIGHT:
+            redis.client.rpush(queue, *large)
+        with structlog.testing.capture_logs() as logs:
+            claimed = await claim(world.source, queue)
+        assert claimed.raw == b"z" * 10_000
+        assert [line["size_bytes"] for line in logs if line["event"] == "element_too_large"] == (
+            [10_001, 10_002] if queue == LEFT else [10_002, 10_001]
+        )
+        letters = await world.source.dead_letters(10)
+        assert {letter.size_bytes for letter in letters} == {10_001, 10_002}
+        assert {len(letter.beginning) for letter in letters} == {4096}
+        assert all("more than" in letter.reason for letter in letters)
+
+
+async def test_a_dead_letter_of_somebody_else_is_shown(redis: RedisProcess) -> None:
+    async with shared(redis, native(redis)) as world:
+        await refuse(world.source, b"ours")
+        redis.client.rpush("ourvidz:dead", b"theirs", b"{}\nx")
+        letters = await world.source.dead_letters(10)
+        assert [letter.beginning for letter in letters] == [b"{}\nx", b"theirs", b"ours"]
+        assert [letter.queue for letter in letters] == ["", "", LEFT]
+
+
+@dataclass
+class OddRest:
+    reply: Any
+
+    async def command(self, *_: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return self.reply
+
+
+@pytest.mark.parametrize("reply", [None, {}, [1], [1, None], [b"a", b"b"], "12"], ids=repr)
+async def test_a_look_at_the_queues_that_says_nothing_is_the_servers_fault(reply: Any) -> None:
+    rest: Any = OddRest(reply)
+    server = UpstashServer(rest, [LEFT, RIGHT], Pauses(), random.Random(1))
+    with pytest.raises(QueueUnavailable, match="does not give"):
+        await server.watch._look([LEFT, RIGHT])

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.anyio
 
 async def test_they_are_shown_with_their_reasons(api: Api) -> None:
     api.service.letters = [
-        DeadLetter("sdxl_queue", b"\xff{" + b"x" * 5000, "no JSON", 1_700_000_000.0),
-        DeadLetter("wan_queue", b"[]", "no object", 1_600_000_000.0),
+        DeadLetter("sdxl_queue", b"\xff{" + b"x" * 4094, 5002, "no JSON", 1_700_000_000.0),
+        DeadLetter("wan_queue", b"[]", 2, "no object", 1_600_000_000.0),
     ]
     found = (await api.client.get("/dead-letters")).json()["dead_letters"]
     assert found[0] == {

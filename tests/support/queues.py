@@ -83,7 +83,7 @@ class EmbeddedWorld:
 
     async def dead_letters(self) -> Sequence[tuple[str, bytes, str]]:
         found = await self.source.dead_letters(1000)
-        return [(letter.queue, letter.raw, letter.reason) for letter in reversed(found)]
+        return [(letter.queue, letter.beginning, letter.reason) for letter in reversed(found)]
 
 
 class SharedWorld:
