@@ -2,7 +2,8 @@
 
 Group commit: whatever waits when the thread comes round shares one fsync. Each operation runs in
 a savepoint of its own, so that one that fails takes no other with it. WAL with synchronous=FULL:
-when ``run`` returns, the change has reached the disk.
+when ``run`` returns, the change has reached the disk. A disk that is full, read-only or failing, or
+a lock that somebody else holds, is waited for: a batch is repeated until it is durable.
 """
 
 from __future__ import annotations
@@ -22,12 +23,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import structlog
 
 from ourvidz.errors import DataDirBusy, DataDirError
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 
+log = structlog.get_logger()
+
+# What a disk is the cause of, or whoever else has the file open, and not the operation.
+_PASSING = frozenset(
+    {
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY),
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+    }
+)
+_RETRY_SECONDS = 0.5
+# How long a lock is waited for before that counts as trouble.
+_BUSY_SECONDS = 5.0
 # One fsync serves at most so many operations: bounds the latency of the first in the batch.
 _GROUP_MAX = 256
 # SQLite's locks are not reliable there, and an fsync may not reach a disk.
@@ -96,6 +110,13 @@ class Database:
         self._thread: threading.Thread | None = None
         self._lock_fd = -1
         self._open = False
+        self._closing = threading.Event()
+        self._trouble: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written for now, if so."""
+        return self._trouble
 
     async def open(self, *schemas: str) -> None:
         """Create the tables and start the thread. Raises ``DataDirError``, or ``DataDirBusy`` while
@@ -114,8 +135,10 @@ class Database:
         self._open = True
 
     async def aclose(self) -> None:
-        """Finish what is queued, close the file and end the thread."""
+        """Finish what is queued, unless the disk does not take it, close the file and end the
+        thread."""
         self._open = False
+        self._closing.set()
         if self._thread is None:
             return
         thread, self._thread = self._thread, None
@@ -128,7 +151,8 @@ class Database:
         """Run ``operation`` in the next transaction; returns once it is durable.
 
         What the operation raises is raised here and undoes only this operation. A caller that is
-        cancelled does not learn whether it was done.
+        cancelled does not learn whether it was done. An operation may be repeated, its first
+        attempt undone.
         """
         if not self._open:
             raise RuntimeError("the database is not open")
@@ -163,10 +187,30 @@ class Database:
             else:
                 group.append(item)
         group = [item for item in group if item[1].set_running_or_notify_cancel()]
-        outcomes = _commit(connection, [operation for operation, _ in group])
+        outcomes = self._commit(connection, [operation for operation, _ in group])
         for (_, future), outcome in zip(group, outcomes, strict=True):
             outcome(future)
         return not stop
+
+    def _commit(
+        self, connection: sqlite3.Connection, operations: list[Operation[Any]]
+    ) -> list[Callable[[Future[Any]], None]]:
+        """Until it is durable, or the database closes; returns what each future is to be told."""
+        while True:
+            try:
+                outcomes = _transaction(connection, operations)
+            except sqlite3.Error as error:
+                if not _passes(error) or self._closing.is_set():
+                    return [_raiser(copy.copy(error)) for _ in operations]
+                if self._trouble is None:
+                    log.error("database_waits", reason=str(error))
+                self._trouble = str(error)
+                self._closing.wait(_RETRY_SECONDS)
+            else:
+                if self._trouble is not None:
+                    log.info("database_goes_on")
+                self._trouble = None
+                return outcomes
 
 
 def _lock(path: Path) -> int:
@@ -184,7 +228,7 @@ def _lock(path: Path) -> int:
 
 
 def _connect(path: Path, schemas: tuple[str, ...]) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -197,19 +241,26 @@ def _connect(path: Path, schemas: tuple[str, ...]) -> sqlite3.Connection:
     return connection
 
 
-def _commit(
+def _transaction(
     connection: sqlite3.Connection, operations: list[Operation[Any]]
 ) -> list[Callable[[Future[Any]], None]]:
-    """Run the operations in one transaction; returns what each future is to be told."""
+    """Run the operations in one transaction; returns what each future is to be told. Raises
+    ``sqlite3.Error`` where all of it is undone."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [_savepoint(connection, operation) for operation in operations]
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except sqlite3.Error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        return [_raiser(copy.copy(error)) for _ in operations]
+        raise
     return outcomes
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same transaction may succeed later. Extended codes hold their kind below."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _PASSING
 
 
 def _savepoint(
@@ -220,9 +271,10 @@ def _savepoint(
     try:
         value = operation(connection)
     except Exception as error:
+        if _passes(error):
+            raise
         # It belongs to the caller that awaits this operation.
         if not connection.in_transaction:
-            # A full disk and an I/O error undo everything, not only this operation.
             raise sqlite3.OperationalError(f"the transaction was undone: {error}") from error
         connection.execute("ROLLBACK TO operation")
         connection.execute("RELEASE operation")

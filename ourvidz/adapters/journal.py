@@ -54,6 +54,10 @@ class SqliteJournal:
         self._clock = clock
         self._written = 0
 
+    @property
+    def trouble(self) -> str | None:
+        return self._database.trouble
+
     async def accept(self, spec: JobSpec, queue: str, claim_id: str | None) -> Known:
         now = self._clock.wall()
         state = JobState.QUEUED if claim_id is None else JobState.CLAIMED

@@ -18,7 +18,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 @router.get(
     "/parked",
-    responses={200: {"model": ParkedCallbacks}, **problems(422)},
+    responses={200: {"model": ParkedCallbacks}, **problems(422, 503)},
     operation_id="list_parked_callbacks",
 )
 async def parked(context: ContextOf, limit: Limit = 50) -> Response:
@@ -29,7 +29,7 @@ async def parked(context: ContextOf, limit: Limit = 50) -> Response:
 @router.post(
     "/parked/retry",
     status_code=202,
-    responses={202: {"model": RetriedCallbacks}, **problems(422)},
+    responses={202: {"model": RetriedCallbacks}, **problems(422, 503)},
     operation_id="retry_parked_callbacks",
 )
 async def retry(

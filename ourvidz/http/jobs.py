@@ -77,7 +77,7 @@ async def put(request: Request, context: ContextOf, job_id: str, prefer: Prefer)
 
 @router.get(
     "/jobs",
-    responses={200: {"model": JobList}, **problems(422)},
+    responses={200: {"model": JobList}, **problems(422, 503)},
     operation_id="list_jobs",
 )
 async def listing(
@@ -99,7 +99,7 @@ async def listing(
 
 @router.get(
     "/jobs/{job_id}",
-    responses={200: {"model": Job}, **problems(404)},
+    responses={200: {"model": Job}, **problems(404, 503)},
     operation_id="get_job",
 )
 async def get(request: Request, context: ContextOf, job_id: str) -> Response:
@@ -113,7 +113,7 @@ async def get(request: Request, context: ContextOf, job_id: str) -> Response:
     responses={
         200: {"model": Job, "description": "Cancelled."},
         202: {"model": Job, "description": "Asked to stop; it ends within a step."},
-        **problems(404, 409),
+        **problems(404, 409, 503),
     },
     operation_id="cancel_job",
 )

@@ -56,6 +56,7 @@ INVALID_PARAMETER = Kind(422, "INVALID_PARAMETER", "A value of the request is no
 INTERNAL_ERROR = Kind(500, "INTERNAL_ERROR", "The service failed; its log says why", retryable=True)
 BUSY = Kind(503, "BUSY", "Too many requests are being served", retryable=True)
 QUEUE_FULL = Kind(503, "QUEUE_FULL", "The queue takes no more jobs for now", retryable=True)
+JOURNAL_DOWN = Kind(503, "JOURNAL_DOWN", "The disk of the service is full or fails", retryable=True)
 QUEUE_DOWN = Kind(503, "QUEUE_DOWN", "The queue cannot be reached", retryable=True)
 
 # A full queue is minutes of work at the least.

@@ -68,8 +68,13 @@ class ParkedAnswer:
 class Journal(Protocol):
     """What must survive a crash: jobs, their rendered files, and callbacks still owed.
 
-    Every method returns after its change is durable. State moves are checked against the table.
+    Every method returns after its change is durable, however long the disk does not take it. State
+    moves are checked against the table.
     """
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written for now, if so; reads memory only."""
 
     async def accept(self, spec: JobSpec, queue: str, claim_id: str | None) -> Known:
         """Record a job as QUEUED (no claim) or CLAIMED; an ended one of long ago may be forgotten

@@ -43,6 +43,8 @@ SPOOL_FULL: Final = "spool_full"
 # The disk has too little room: no more jobs are claimed until it has; files that it does not take
 # wait in memory.
 DISK_FULL: Final = "disk_full"
+# The journal's disk does not take what is to be written down: everything waits for it.
+JOURNAL_UNAVAILABLE: Final = "journal_unavailable"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.
 COMPONENT_FAILED: Final = "component_failed"
 # The state of what is being denoised could not be written down: a restart begins it anew. Silenced

@@ -26,6 +26,7 @@ from ourvidz.service.events import EventLog, Events
 from ourvidz.service.faults import CANCELLED
 from ourvidz.service.health import (
     DEVICE_FAILED,
+    JOURNAL_UNAVAILABLE,
     PARKED_CALLBACKS,
     Alarms,
     Heartbeat,
@@ -126,7 +127,8 @@ class Service:
             task_status.started()
             await self._stop.wait()
             await self._drain()
-            await self.estimates.flush()
+            with anyio.move_on_after(_FLUSH_SECONDS):
+                await self.estimates.flush()
             self._tasks = None
             tasks.cancel_scope.cancel()
 
@@ -274,9 +276,15 @@ class Service:
             return self.events.get(record.spec.id)
         return self.events.open(record.spec.id)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written down for now, if so."""
+        return self.journal.trouble
+
     def health(self) -> Mapping[str, Any]:
         """Whether work goes on; reads memory only."""
         parked = [PARKED_CALLBACKS] if self.delivery.announcer.parked else []
+        unwritten = [JOURNAL_UNAVAILABLE] if self.trouble is not None else []
         state = "draining" if self.draining else "ready" if self.ready else "starting"
         return {
             "status": state,
@@ -288,7 +296,7 @@ class Service:
             "parked_callbacks": self.delivery.announcer.parked,
             "queues": dict(self.source.snapshot()),
             "device": dict(self.executor.snapshot()),
-            "alarms": sorted([*self.alarms.ringing, *parked]),
+            "alarms": sorted([*self.alarms.ringing, *parked, *unwritten]),
         }
 
     def processes(self) -> Mapping[str, Any]:

@@ -34,6 +34,10 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.aclose()
 
 
+# Nothing here takes so long; it turns a hang into a failure.
+LIMIT = 20
+
+
 def insert(value: str) -> Any:
     return lambda c: c.execute("INSERT INTO t (value) VALUES (?)", (value,)).lastrowid
 
@@ -149,37 +153,92 @@ async def test_a_transaction_that_is_lost_is_lost_for_every_caller(database: Dat
     assert await database.run(values) == ["kept"]
 
 
-async def test_a_full_disk_reaches_every_caller_and_passes(database: Database) -> None:
-    pages = await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-    await database.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
-    blocked = Blocked()
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.001)
+
+
+async def trouble(database: Database) -> str:
+    with anyio.fail_after(LIMIT):
+        while database.trouble is None:
+            await anyio.lowlevel.checkpoint()
+        return database.trouble
+
+
+class Full:
+    """Inserts more than the file may hold while it is ``full``."""
+
+    def __init__(self, pages: int) -> None:
+        self.full, self._pages = True, pages
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        pages = self._pages if self.full else 1_000_000
+        connection.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        insert("a" * 100_000)(connection)
+
+
+@pytest.mark.usefixtures("quick_retries")
+async def test_a_full_disk_is_waited_for(database: Database) -> None:
+    full = Full(await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0]))
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as tasks:
+            for operation in (insert("before"), full, insert("after")):
+                tasks.start_soon(database.run, operation)
+            assert "full" in await trouble(database)
+            full.full = False
+    assert database.trouble is None
+    assert sorted(value[:9] for value in await database.run(values)) == [
+        *("a" * 9, "after", "before")
+    ]
+
+
+@pytest.mark.usefixtures("quick_retries")
+async def test_a_lock_of_somebody_else_is_waited_for(tmp_path: Path) -> None:
+    database = Database(tmp_path / "test.db")
+    await database.open(SCHEMA)
+    other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(database.run, insert("a"))
+            assert "locked" in await trouble(database)
+            other.execute("ROLLBACK")
+    other.close()
+    assert await database.run(values) == ["a"]
+    await database.aclose()
+
+
+@pytest.mark.usefixtures("quick_retries")
+async def test_closing_does_not_wait_for_a_disk_that_is_full(tmp_path: Path) -> None:
+    database = Database(tmp_path / "test.db")
+    await database.open(SCHEMA)
+    full = Full(await database.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0]))
     errors: list[str] = []
 
-    async def run(value: str) -> None:
+    async def run(operation: Any) -> None:
         try:
-            await database.run(insert(value))
+            await database.run(operation)
         except sqlite3.OperationalError as error:
             errors.append(str(error))
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(database.run, blocked)
-        await anyio.to_thread.run_sync(blocked.began.wait, 20)
-        for value in ("a" * 100_000, "b"):
-            tasks.start_soon(run, value)
-        await turns()
-        blocked.release()
-    assert any("full" in error for error in errors)
-    await database.run(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
-    await database.run(insert("c"))
-    assert "c" in await database.run(values)
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as tasks:
+            for operation in (full, full):
+                tasks.start_soon(run, operation)
+            await trouble(database)
+            await database.aclose()
+    assert len(errors) == 2
+    assert all("full" in error for error in errors)
 
 
 class Failing:
-    """A connection whose next commit finds no room, as SQLite then answers."""
+    """A connection whose next commits fail with ``code``, as SQLite does."""
 
-    def __init__(self, connection: sqlite3.Connection, undoes: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, undoes: bool, code: int) -> None:
         self._connection = connection
         self._undoes = undoes
+        self._code = code
         self.fails = 0
 
     def execute(self, sql: str, *args: Any) -> Any:
@@ -187,32 +246,44 @@ class Failing:
             self.fails -= 1
             if self._undoes:
                 self._connection.execute("ROLLBACK")
-            raise sqlite3.OperationalError("database or disk is full")
+            error = sqlite3.OperationalError("planted")
+            error.sqlite_errorcode = self._code
+            raise error
         return self._connection.execute(sql, *args)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
 
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize("undoes", [False, True], ids=["still open", "undone already"])
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        (sqlite3.SQLITE_FULL, True),
+        (sqlite3.SQLITE_IOERR_FSYNC, True),
+        (sqlite3.SQLITE_CORRUPT, False),
+    ],
+)
 async def test_a_commit_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undoes: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undoes: bool, code: int, passes: bool
 ) -> None:
     made: list[Failing] = []
     connect = module._connect
 
     def failing(*args: Any) -> Any:
-        made.append(Failing(connect(*args), undoes))
+        made.append(Failing(connect(*args), undoes, code))
         return made[0]
 
     monkeypatch.setattr(module, "_connect", failing)
     database = Database(tmp_path / "test.db")
     await database.open(SCHEMA)
     made[0].fails = 2
-    for _ in range(2):
-        with pytest.raises(sqlite3.OperationalError, match="disk is full"):
+    for _ in range(0 if passes else 2):
+        with pytest.raises(sqlite3.OperationalError, match="planted"):
             await database.run(insert("a"))
     await database.run(insert("a"))
+    assert made[0].fails == 0
     assert await database.run(values) == ["a"]
     await database.aclose()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import structlog
-from support.api import Api, Exchange, problem, running
+from support.api import Api, Exchange, chat, ident, problem, running
 
 from ourvidz.ports import QueueFull, QueueRefused, QueueUnavailable
 
@@ -111,3 +111,25 @@ async def test_answers_are_private_and_what_they_say_they_are(api: Api) -> None:
         answer = await api.client.get(path)
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("GET", "/jobs"),
+        ("POST", "/jobs"),
+        ("GET", f"/jobs/{ident('a')}"),
+        ("POST", f"/jobs/{ident('a')}/cancel"),
+        ("GET", "/callbacks/parked"),
+    ],
+)
+async def test_while_nothing_can_be_written_down_callers_are_told_to_come_again(
+    api: Api, verb: str, path: str
+) -> None:
+    api.service.trouble = "unable to open /secret/path"
+    answer = await api.client.request(verb, path, json=chat())
+    found = problem(answer, 503, "JOURNAL_DOWN")
+    assert found["retryable"]
+    assert "secret" not in answer.text
+    assert answer.headers["retry-after"] == "5"
+    assert (await api.client.get("/ping")).status_code == 200

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import errno
 import shutil
+import sqlite3
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import anyio
 import pytest
 from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
-from support.stage import Hold, StagedStore
+from support.stage import Hold, StagedStore, SteppedDevice
 from support.turns import turns
 
-from ourvidz.adapters import references
+from ourvidz.adapters import database, references
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.jobs import Asset
 from ourvidz.ports import DiskFull, ImageProduced, Part
-from ourvidz.service import disk, earlier
+from ourvidz.service import disk, earlier, service
 
 pytestmark = pytest.mark.anyio
 
@@ -233,3 +234,63 @@ async def test_what_waits_for_the_disk_is_handed_back_by_a_drain(
     async with open_house(**QUIET) as house:
         assert len((await house.ended("a"))["assets"]) == 3
         await house.quiet()
+
+
+class FullJournal:
+    """A database whose transactions find no room as long as it is ``full``."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.full, usual = False, database._transaction
+
+        def transaction(*arguments: Any) -> Any:
+            if self.full:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return usual(*arguments)
+
+        patch.setattr(database, "_transaction", transaction)
+        patch.setattr(database, "_RETRY_SECONDS", 0.001)
+
+
+@pytest.mark.parametrize("phase", ["encode", "denoise", "decode"])
+async def test_a_journal_whose_disk_is_full_is_waited_for(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    journal, device = FullJournal(monkeypatch), SteppedDevice()
+    hold = device.hold("a", phase)
+    async with open_house(device, **QUIET) as house:
+        await house.push("sdxl_queue", payload("a", batch_size=3))
+        await hold.reached()
+        journal.full = True
+        hold.release()
+        await becomes(lambda: alarms(house) == ["journal_unavailable"])
+        assert house.service.trouble == "database or disk is full"
+        journal.full = False
+        await completed(house, "a")
+        (end,) = house.terminal(job_id("a"))
+        assert len(end.body["assets"]) == 3
+        assert "failed_indices" not in end.body["metadata"]
+
+
+async def test_a_drain_does_not_wait_for_the_journals_disk(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_CANCEL_SECONDS", "_FLUSH_SECONDS"):
+        monkeypatch.setattr(service, name, 0.01)
+    journal, device = FullJournal(monkeypatch), SteppedDevice()
+    hold = device.hold("a", "denoise")
+    async with open_house(device, **QUIET, **{"service.drain_seconds": 0.01}) as house:
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        journal.full = True
+        hold.release()
+        await becomes(lambda: house.service.trouble is not None)
+        house.service.stop()
+        await house.drained()
+        assert house.terminal(job_id("a")) == []
+    journal.full = False
+    async with open_house(**QUIET) as house:
+        assert (await house.ended("a"))["status"] == "completed"
+        await house.quiet()
+        assert len(house.terminal(job_id("a"))) == 1

@@ -68,6 +68,7 @@ class FakeService:
         self.rules = Rules.from_settings(settings)
         self.records: dict[UUID, JobRecord] = {}
         self.refused: dict[str, InvalidJob] = {}
+        self.trouble: str | None = None
         self.letters: list[DeadLetter] = []
         self.parked: list[ParkedAnswer] = []
         self.events = Events()
