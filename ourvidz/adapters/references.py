@@ -10,14 +10,13 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from ourvidz.adapters.atomic import errno_name, no_room
 from ourvidz.adapters.hosts import parse_hosts, port_of
 from ourvidz.adapters.keys import check_key
 from ourvidz.adapters.reference_image import NotAnImage, write_checked_image
 from ourvidz.adapters.safe_http import FetchRefused, FetchUnavailable, PinnedClient
 from ourvidz.config import settings
 from ourvidz.jobs import ErrorCode, JobError, Reference
-from ourvidz.ports import AssetStore, DiskFull, ReferenceFailed, StoreRejected, StoreUnavailable
+from ourvidz.ports import AssetStore, DiskRefused, ReferenceFailed, StoreRejected, StoreUnavailable
 
 LOCATION_CHARACTERS_MAX = 4096  # signed URLs have about 600
 _SHOWN_CHARACTERS = 120
@@ -54,9 +53,10 @@ class GuardedReferences:
 
     async def fetch(self, reference: Reference, path: Path) -> None:
         """Write the reference to ``path`` as an upright, opaque still image. Raises
-        ``ReferenceFailed``, ``DiskFull``."""
+        ``ReferenceFailed``, ``DiskRefused``."""
         try:
             async with self._limiter:
+                await anyio.Path(path.parent).mkdir(parents=True, exist_ok=True)
                 content = await self._read(reference.location, path)
                 check = functools.partial(
                     write_checked_image, content, path, self._config.pixels_max
@@ -67,10 +67,7 @@ class GuardedReferences:
         except _Unavailable as error:
             raise _failed(reference, str(error), retryable=True) from error
         except OSError as error:
-            if no_room(error):
-                raise DiskFull(f"spool: {errno_name(error)}") from error
-            reason = f"it could not be kept here ({errno_name(error)})"
-            raise _failed(reference, reason, retryable=True) from error
+            raise DiskRefused.of(error) from error
 
     async def _read(self, location: str, path: Path) -> bytes:
         if len(location) > LOCATION_CHARACTERS_MAX:

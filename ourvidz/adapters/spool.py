@@ -11,7 +11,7 @@ from typing import Any, Literal
 import anyio
 import structlog
 
-from ourvidz.adapters.atomic import Written, errno_name, no_room
+from ourvidz.adapters.atomic import Written
 from ourvidz.adapters.media import (
     FileMeta,
     library_versions,
@@ -21,7 +21,7 @@ from ourvidz.adapters.media import (
 )
 from ourvidz.config.settings import Model
 from ourvidz.jobs import Asset, ErrorCode, ImageWork, TextWork, VideoWork
-from ourvidz.ports import DiskFull, ImageProduced, Part, RenderFailed, VideoProduced
+from ourvidz.ports import DiskRefused, ImageProduced, Part, RenderFailed, VideoProduced
 from ourvidz.wire import asset_key, asset_metadata, thumbnail_key
 
 log = structlog.get_logger()
@@ -54,13 +54,14 @@ class SpoolRenderer:
         try:
             return await anyio.to_thread.run_sync(render, limiter=self._threads)
         except OSError as error:
-            if no_room(error):
-                raise DiskFull(f"spool: {errno_name(error)}") from error
-            raise RenderFailed(f"spool: {errno_name(error)}", retryable=True) from error
+            if error.errno is not None:
+                raise DiskRefused.of(error) from error
+            raise RenderFailed(str(error), retryable=False) from error  # an encoder's
         except ValueError as error:
             raise RenderFailed(str(error), retryable=False) from error
 
     def _image(self, part: Part, produced: ImageProduced) -> Asset:
+        part.spool.mkdir(parents=True, exist_ok=True)  # somebody may have cleared the disk
         path = part.spool / f"{produced.index}.png"
         written = write_png(path, produced.pixels, self._meta(part, produced.index))
         height, width = produced.pixels.shape[:2]
@@ -68,6 +69,7 @@ class SpoolRenderer:
 
     def _video(self, part: Part, produced: VideoProduced) -> Asset:
         assert isinstance(part.work, VideoWork), "only video work yields a video"
+        part.spool.mkdir(parents=True, exist_ok=True)  # as above
         path = part.spool / "0.mp4"
         written = write_mp4(path, produced.frames, part.work.fps, self._meta(part, 0))
         height, width = produced.frames.shape[1:3]

@@ -16,9 +16,9 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ourvidz.adapters.atomic import errno_name, no_room
+from ourvidz.adapters.atomic import errno_name
 from ourvidz.adapters.keys import check_key
-from ourvidz.ports import DiskFull, StoreDenied, StoreRejected, StoreUnavailable
+from ourvidz.ports import DiskRefused, StoreDenied, StoreRejected, StoreUnavailable
 
 CHUNK_BYTES = 1 << 18
 PARTS_MAX = 10_000  # as many as S3 takes
@@ -128,7 +128,7 @@ def open_piece(piece: Piece) -> PieceReader:
 
 async def save(chunks: AsyncIterator[bytes], path: Path, bytes_max: int) -> None:
     """Write what comes to ``path``, whole or not at all. Raises ``StoreRejected`` beyond
-    ``bytes_max``, and as ``copy_error`` says."""
+    ``bytes_max``, and ``DiskRefused``."""
     part = anyio.Path(path.with_name(f".{secrets.token_hex(8)}.tmp"))
     taken = 0
     try:
@@ -140,17 +140,10 @@ async def save(chunks: AsyncIterator[bytes], path: Path, bytes_max: int) -> None
                 await file.write(chunk)
         await part.replace(path)
     except OSError as error:
-        raise copy_error(error) from error
+        raise DiskRefused.of(error) from error
     finally:
         with anyio.CancelScope(shield=True):
             await part.unlink(missing_ok=True)
-
-
-def copy_error(error: OSError) -> StoreError | DiskFull:
-    """The port's error for a copy that the disk here does not take."""
-    if no_room(error):
-        return DiskFull(f"spool: {errno_name(error)}")
-    return disk_error(error, "the folder of the copy")
 
 
 def disk_error(error: OSError, whose: str) -> StoreError:

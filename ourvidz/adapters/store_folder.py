@@ -12,8 +12,8 @@ import anyio
 import anyio.to_thread
 
 from ourvidz.adapters.atomic import make_folders, write_atomically
-from ourvidz.adapters.store_files import check_name, copy_error, disk_error
-from ourvidz.ports import StoreRejected
+from ourvidz.adapters.store_files import check_name, disk_error
+from ourvidz.ports import DiskRefused, StoreRejected
 
 _CHUNK_BYTES = 1 << 20
 
@@ -42,7 +42,7 @@ class FolderStore:
         try:
             await self._run(functools.partial(self._get, bucket, key, path, bytes_max))
         except OSError as error:
-            raise copy_error(error) from error
+            raise disk_error(error, "the store's folder") from error
 
     async def _run(self, copy: functools.partial[None]) -> None:
         await anyio.to_thread.run_sync(copy, limiter=self._limiter)
@@ -57,7 +57,10 @@ class FolderStore:
         if not source.is_file():
             raise KeyError(f"{bucket}/{key}")
         with source.open("rb") as file:
-            write_atomically(path, functools.partial(_copy_bounded, file, bytes_max))
+            try:
+                write_atomically(path, functools.partial(_copy_bounded, file, bytes_max))
+            except OSError as error:
+                raise DiskRefused.of(error) from error
 
     def _locate(self, bucket: str, key: str) -> Path:
         """The file's path, which no symbolic link leads out of the root."""

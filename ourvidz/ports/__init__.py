@@ -43,7 +43,7 @@ from ourvidz.ports.queues import (
     Standing,
 )
 from ourvidz.ports.records import Measurements, Recorder, Series
-from ourvidz.ports.rendering import DiskFull, Renderer, RenderFailed
+from ourvidz.ports.rendering import DiskRefused, Renderer, RenderFailed
 
 __all__ = [
     "LETTER_BYTES_SHOWN",
@@ -55,7 +55,7 @@ __all__ = [
     "Clock",
     "DeadLetter",
     "Delivered",
-    "DiskFull",
+    "DiskRefused",
     "Executor",
     "ImageProduced",
     "JobRecord",

@@ -38,7 +38,7 @@ class AssetStore(Protocol):
 
     async def get(self, bucket: str, key: str, path: Path, bytes_max: int) -> None:
         """Copy to ``path``. Raises ``KeyError`` if absent, ``StoreRejected`` if too large,
-        ``DiskFull``, ``StoreUnavailable``."""
+        ``DiskRefused``, ``StoreUnavailable``."""
 
 
 @dataclass(frozen=True, slots=True)

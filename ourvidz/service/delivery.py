@@ -29,12 +29,12 @@ from ourvidz.service.claims import Claims
 from ourvidz.service.disk import Disk
 from ourvidz.service.events import Events
 from ourvidz.service.faults import refusal_of
-from ourvidz.service.health import DELIVERY_BROKE, Alarms
+from ourvidz.service.health import DELIVERY_BROKE, SPOOL_LOST, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.pauses import backoff
 from ourvidz.service.signal import Signal
 from ourvidz.service.spool import Spool, is_whole
-from ourvidz.service.uploads import Uploads
+from ourvidz.service.uploads import SpoolLost, Uploads
 from ourvidz.service.views import ended_data
 
 log = structlog.get_logger()
@@ -135,7 +135,11 @@ class Delivery:
         if not stands:
             return
         if record is not None and record.state is JobState.RENDERED:
-            record = await self._upload(record)
+            try:
+                record = await self._upload(record)
+            except SpoolLost as lost:
+                await self._make_again(job_id, lost)
+                return
         if record is not None:
             self._publish_end(record)
         for answer in await self.journal.answers(job_id):
@@ -194,6 +198,17 @@ class Delivery:
             await self.claims.hand_back(held.claim_id)  # It came again in the meantime.
         log.info("delivery_let_go", job=job_id)
 
+    async def _make_again(self, job_id: str, lost: SpoolLost) -> None:
+        """What the disk has lost is rendered again, by whoever claims the job's element next."""
+        log.error("spool_lost", job=job_id, key=str(lost))
+        self.alarms.ring(SPOOL_LOST)
+        self.uploads.drop(UUID(job_id))
+        await self.journal.requeue(UUID(job_id))
+        await self.spool.left(job_id)
+        held = self._held[job_id]
+        if held.claim_id is not None:
+            await self.claims.hand_back(held.claim_id)
+
     async def _record(self, job_id: str) -> JobRecord | None:
         """The job's row; ``None`` for a payload that never became a job."""
         try:
@@ -218,6 +233,7 @@ class Delivery:
         else:
             result = replace(result, assets=stored, failed=failed)
         await self.journal.uploaded(record.spec.id, result)
+        self.alarms.silence(SPOOL_LOST)
         self.uploads.drop(record.spec.id)
         updated = await self.journal.get(record.spec.id)
         assert updated is not None, "the journal forgets no job"

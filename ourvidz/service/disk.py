@@ -6,7 +6,6 @@ memory and written when it does.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -19,8 +18,8 @@ import anyio.to_thread
 import structlog
 
 from ourvidz.config.settings import Spool as SpoolSettings
-from ourvidz.ports import DiskFull
-from ourvidz.service.health import DISK_FULL, SPOOL_FULL, Alarms
+from ourvidz.ports import DiskRefused
+from ourvidz.service.health import DISK_FAILED, DISK_FULL, SPOOL_FULL, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.signal import Signal
 
@@ -31,10 +30,8 @@ log = structlog.get_logger()
 _LOOK_SECONDS: Final = 2.0
 # Not more often than this, however much is written: every file is looked at.
 _APART_SECONDS: Final = 0.1
-# How long a file waits before a disk that was full is tried again.
+# How long a file waits before a disk that did not take it is tried again.
 _FULL_SECONDS: Final = 1.0
-
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T")
 
@@ -51,8 +48,8 @@ class Disk:
     full: bool = False
     _spool_bytes: int = 0
     _free_bytes: int | None = None
-    _refused: bool = False
-    _refused_lately: bool = False
+    _refused: str | None = None
+    _refused_lately: str | None = None
     _asked: Signal = field(default_factory=Signal)
 
     async def watch(self) -> None:
@@ -65,7 +62,7 @@ class Disk:
                 await asked.wait()
             if pause.cancelled_caught:
                 # Whoever waits with a file has tried again by now, or does not want it any more.
-                self._refused, self._refused_lately = self._refused_lately, False
+                self._refused, self._refused_lately = self._refused_lately, None
 
     async def measure(self) -> None:
         try:
@@ -83,21 +80,20 @@ class Disk:
         self._asked.notify()
 
     async def keep(self, write: Callable[[], Awaitable[T]], wanted: Callable[[], bool]) -> T:
-        """What ``write`` returns. A disk that is full is waited for as long as it is ``wanted``.
-        Raises ``DiskFull`` then, and whatever else ``write`` does."""
+        """What ``write`` returns. A disk that does not take it is waited for as long as it is
+        ``wanted``. Raises ``DiskRefused`` then, and whatever else ``write`` does."""
         while True:
             try:
                 written = await write()
-            except (DiskFull, OSError) as error:
-                if isinstance(error, OSError) and error.errno not in _NO_ROOM:
-                    raise
-                self._refused = self._refused_lately = True
+            except (DiskRefused, OSError) as error:
+                refused = DiskRefused.of(error) if isinstance(error, OSError) else error
+                self._refused = self._refused_lately = DISK_FULL if refused.full else DISK_FAILED
                 self._judge()
                 if not wanted():
-                    raise DiskFull(str(error)) from error
+                    raise refused from error
                 await anyio.sleep(_FULL_SECONDS)
             else:
-                self._refused = False
+                self._refused = None
                 self.look()
                 return written
 
@@ -105,8 +101,9 @@ class Disk:
         over = self._spool_bytes >= self.settings.bytes_max
         short = self._free_bytes is not None and self._free_bytes < self.settings.free_bytes_min
         self._say(SPOOL_FULL, over)
-        self._say(DISK_FULL, short or self._refused)
-        full = over or short or self._refused
+        self._say(DISK_FULL, short or self._refused == DISK_FULL)
+        self._say(DISK_FAILED, self._refused == DISK_FAILED)
+        full = over or short or self._refused is not None
         if full is not self.full:
             facts = {"spool_bytes": self._spool_bytes, "free_bytes": self._free_bytes}
             (log.error if full else log.info)("disk_full" if full else "disk_has_room", **facts)

@@ -43,6 +43,10 @@ SPOOL_FULL: Final = "spool_full"
 # The disk has too little room: no more jobs are claimed until it has; files that it does not take
 # wait in memory.
 DISK_FULL: Final = "disk_full"
+# The spool's disk is read-only, gone or failing: as above, for as long as it is.
+DISK_FAILED: Final = "disk_failed"
+# Rendered files are gone or damaged: they are rendered again. Silenced when a job's are whole.
+SPOOL_LOST: Final = "spool_lost"
 # The journal's disk does not take what is to be written down: everything waits for it.
 JOURNAL_UNAVAILABLE: Final = "journal_unavailable"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.

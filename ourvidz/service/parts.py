@@ -24,7 +24,7 @@ from ourvidz.jobs import (
 )
 from ourvidz.ports import (
     Admission,
-    DiskFull,
+    DiskRefused,
     Executor,
     Journal,
     Part,
@@ -126,7 +126,7 @@ class Parts:
         """Wait for a disk that is full, as long as the job is wanted. Raises ``JobFailed``."""
         try:
             return await self.disk.keep(write, lambda: job.stop is None)
-        except DiskFull as full:
+        except DiskRefused as full:
             error = JobError(ErrorCode.WORKER_UNAVAILABLE, str(full), retryable=True)
             raise JobFailed(error) from full
 

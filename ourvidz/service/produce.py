@@ -21,7 +21,7 @@ from ourvidz.jobs import (
 )
 from ourvidz.ports import (
     Clock,
-    DiskFull,
+    DiskRefused,
     ImageProduced,
     Journal,
     Part,
@@ -207,7 +207,7 @@ class Production:
         try:
             asset = await self._written(job, produced, part, picture)
             await self.journal.add_asset(job.id, asset)
-        except DiskFull as full:
+        except DiskRefused as full:
             produced.unwritten = JobError(ErrorCode.WORKER_UNAVAILABLE, str(full), retryable=True)
         except RenderFailed as error:
             log.warning("asset_failed", index=index, reason=str(error))
@@ -233,7 +233,7 @@ class Production:
         self, job: ActiveJob, produced: Produced, part: Part, picture: Picture
     ) -> Asset:
         """The picture's file, for which the disk is waited for as long as somebody wants the job
-        here. Raises ``RenderFailed``, ``DiskFull``."""
+        here. Raises ``RenderFailed``, ``DiskRefused``."""
 
         async def write() -> Asset:
             if isinstance(picture, ImageProduced):

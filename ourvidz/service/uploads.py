@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import UUID
 
 import anyio
+import anyio.to_thread
 import stamina
 import structlog
 from anyio.abc import TaskGroup
@@ -23,8 +24,13 @@ from ourvidz.jobs import Asset
 from ourvidz.ports import AssetStore, StoreDenied, StoreRejected, StoreUnavailable
 from ourvidz.service.health import STORE_DENIED, STORE_REFUSED, STORE_UNAVAILABLE, Alarms
 from ourvidz.service.pauses import asked, backoff
+from ourvidz.service.spool import is_whole
 
 log = structlog.get_logger()
+
+
+class SpoolLost(Exception):
+    """A rendered file is gone, or is not any more what was rendered."""
 
 
 @dataclass(slots=True)
@@ -54,7 +60,8 @@ class Uploads:
 
     async def finish(self, job_id: UUID, assets: Sequence[Asset]) -> list[Asset | StoreRejected]:
         """What became of each file: as it is stored, its thumbnail perhaps missing, or why it
-        never will be. Waits as long as the store is away or denies everything."""
+        never will be. Waits as long as the store is away or denies everything. Raises
+        ``SpoolLost``."""
         uploads = [self._upload(job_id, asset) for asset in assets]
         for upload in uploads:
             await upload.done.wait()
@@ -91,8 +98,9 @@ class Uploads:
             upload.done.set()
 
     async def _store(self, asset: Asset) -> Asset:
-        """Put one file and its thumbnail, which may be missing. Raises ``StoreRejected``."""
-        await self._put(asset.key, asset.path, asset.mime)
+        """Put one file and its thumbnail, which may be missing. Raises ``StoreRejected``,
+        ``SpoolLost``."""
+        await self._put(asset.key, asset.path, asset.mime, asset)
         if asset.thumbnail_key is None or asset.thumbnail_path is None:
             return asset
         try:
@@ -102,11 +110,13 @@ class Uploads:
             return replace(asset, thumbnail_key=None, thumbnail_path=None)
         return asset
 
-    async def _put(self, key: str, path: str, mime: str) -> None:
+    async def _put(self, key: str, path: str, mime: str, asset: Asset | None = None) -> None:
         """Until the store has it or refuses it for good: a store that is away or denies everything
-        holds the job back, it loses nothing."""
+        holds the job back, it loses nothing. ``asset`` if the file must be that one's, whole."""
         async for attempt in stamina.retry_context(on=self._again, **backoff(self.callback)):
             with attempt:
+                if asset and not await anyio.to_thread.run_sync(is_whole, asset):
+                    raise SpoolLost(key)
                 await self.store.put(self.bucket, key, Path(path), mime)
         for alarm in (STORE_UNAVAILABLE, STORE_DENIED, STORE_REFUSED):
             self.alarms.silence(alarm)

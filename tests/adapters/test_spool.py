@@ -20,7 +20,7 @@ from ourvidz.adapters import spool as module
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.config.settings import Model
 from ourvidz.jobs import Asset, ImageWork, JobSpec, JobType, TextWork, VideoWork, Work
-from ourvidz.ports import DiskFull, ImageProduced, Part, RenderFailed, VideoProduced
+from ourvidz.ports import DiskRefused, ImageProduced, Part, RenderFailed, VideoProduced
 
 pytestmark = pytest.mark.anyio
 
@@ -140,24 +140,51 @@ async def test_the_same_pixels_give_the_same_bytes(renderer: SpoolRenderer, tmp_
     assert len(sums) == 1
 
 
-async def test_a_folder_that_is_gone(renderer: SpoolRenderer, tmp_path: Path) -> None:
+async def test_a_folder_that_is_gone_is_made_again(renderer: SpoolRenderer, tmp_path: Path) -> None:
     part = part_of(tmp_path / "gone", IMAGES)
-    with pytest.raises(RenderFailed, match="spool: ENOENT") as caught:
+    await renderer.image(part, ImageProduced(part.id, 0, pixels(48, 64)))
+    assert names(tmp_path / "gone") == ["0.png", "0.thumb.webp"]
+
+
+@pytest.mark.parametrize(
+    ("code", "full"),
+    [
+        (errno.ENOSPC, True),
+        (errno.EDQUOT, True),
+        (errno.EROFS, False),
+        (errno.EIO, False),
+        (errno.EACCES, False),
+    ],
+)
+async def test_a_disk_that_does_not_take_it(
+    renderer: SpoolRenderer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    full: bool,
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code), str(tmp_path))
+
+    monkeypatch.setattr(module, "write_png", refused)
+    part = part_of(tmp_path, IMAGES)
+    with pytest.raises(DiskRefused, match=rf"^spool: {errno.errorcode[code]}$") as caught:
         await renderer.image(part, ImageProduced(part.id, 0, pixels(48, 64)))
-    assert str(tmp_path) not in str(caught.value), "the message goes to the backend"
+    assert caught.value.full == full
+    assert names(tmp_path) == []
 
 
-async def test_a_disk_that_is_full(
+async def test_an_encoder_that_gives_up_is_no_matter_of_the_disk(
     renderer: SpoolRenderer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+    def broken(*_: object) -> None:
+        raise OSError("encoder error -2")
 
-    monkeypatch.setattr(module, "write_png", full)
+    monkeypatch.setattr(module, "write_png", broken)
     part = part_of(tmp_path, IMAGES)
-    with pytest.raises(DiskFull, match=r"^spool: ENOSPC$"):
+    with pytest.raises(RenderFailed, match="encoder error") as caught:
         await renderer.image(part, ImageProduced(part.id, 0, pixels(48, 64)))
-    assert names(tmp_path) == []
+    assert not caught.value.retryable
 
 
 async def test_pixels_that_no_file_can_hold(renderer: SpoolRenderer, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ourvidz.adapters.notify_http import callback_client
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.adapters.store_presigned import PresignedStore
 from ourvidz.adapters.store_s3 import open_s3_store
-from ourvidz.ports import AssetStore, DiskFull, StoreRejected
+from ourvidz.ports import AssetStore, DiskRefused, StoreRejected
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -160,6 +160,6 @@ async def test_a_copy_that_the_disk_has_no_room_for(
 
     await store.put(BUCKET, KEY, file(tmp_path, b"content"), "image/png")
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(DiskFull, match=r"^spool: ENOSPC$"):
+    with pytest.raises(DiskRefused, match=r"^spool: ENOSPC$"):
         await store.get(BUCKET, KEY, tmp_path / "copy", 1000)
     assert os.listdir(tmp_path) == ["source"]  # noqa: PTH208 - names alone

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import anyio
 import httpx
 import pytest
+import structlog
 from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore, SteppedDevice
 from support.turns import turns
@@ -108,6 +111,58 @@ async def test_callbacks_that_fail_ring_until_none_does(
         await house.quiet()
         assert house.service.health()["alarms"] == []
         assert [len(house.terminal(job_id(name))) for name in "abc"] == [2, 2, 1]
+
+
+def stored(house: House, name: str) -> dict[str, bytes]:
+    found = (house.root / "store").rglob(f"{job_id(name)}/*")
+    return {path.name: path.read_bytes() for path in found}
+
+
+def clear(spool: Path) -> None:
+    shutil.rmtree(spool)
+
+
+def remove_one(spool: Path) -> None:
+    next(spool.rglob("1.png")).unlink()
+
+
+def damage(spool: Path) -> None:
+    path = next(spool.rglob("1.png"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+@pytest.mark.parametrize("happens", [clear, remove_one, damage], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("restart", [False, True], ids=["", "and a restart"])
+async def test_what_the_disk_loses_is_rendered_again(
+    open_house: OpenHouse, happens: Callable[[Path], None], restart: bool
+) -> None:
+    """While the store is away."""
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(open_house(**QUIET))
+        await house.run("a", batch_size=3, seed=7)
+        await house.quiet()
+        away = True
+
+        async def fails(key: str) -> None:
+            if away:
+                raise StoreUnavailable("away")
+
+        staged(house, fails)
+        await house.push("sdxl_queue", payload("b", batch_size=3, seed=7))
+        await house.rendered("b")
+        happens(house.root / "data" / "spool")
+        with structlog.testing.capture_logs() as logs:
+            if restart:
+                house.kill()
+                house = await stack.enter_async_context(open_house(**QUIET))
+            away = False
+            body = await house.ended("b")
+        await house.quiet()
+        assert "spool_lost" in {line["event"] for line in logs}
+        assert body["status"] == "completed"
+        assert stored(house, "b") == stored(house, "a")
+        assert len(house.terminal(job_id("b"))) == 1
+        assert house.service.health()["alarms"] == []
 
 
 async def test_every_file_refused_fails_the_job(open_house: OpenHouse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from support.turns import turns
 from ourvidz.adapters import database, references
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.jobs import Asset
-from ourvidz.ports import DiskFull, ImageProduced, Part
+from ourvidz.ports import DiskRefused, ImageProduced, Part
 from ourvidz.service import disk, earlier, service
 
 pytestmark = pytest.mark.anyio
@@ -118,7 +119,7 @@ class FullDisk:
         async def image(renderer: SpoolRenderer, part: Part, produced: ImageProduced) -> Asset:
             if self.full and produced.index and str(part.spec.id) == job_id("a"):
                 self.asked += 1
-                raise DiskFull("spool: ENOSPC")
+                raise DiskRefused("spool: ENOSPC", full=True)
             return await usual(renderer, part, produced)
 
         patch.setattr(SpoolRenderer, "image", image)
@@ -147,31 +148,38 @@ async def test_a_picture_waits_for_the_disk(
 
 
 class FullFor:
-    """A disk that has no room for one function's writes as long as it is ``full``."""
+    """A disk that does not take one function's writes as long as it is ``full``, or else broken."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+    def __init__(
+        self, patch: pytest.MonkeyPatch, module: Any, name: str, code: int = errno.ENOSPC
+    ) -> None:
         self.full, self.asked, usual = True, 0, getattr(module, name)
+        self.code = code
 
         def write(*arguments: Any, **named: Any) -> Any:
             if self.full:
                 self.asked += 1
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise OSError(self.code, os.strerror(self.code))
             return usual(*arguments, **named)
 
         patch.setattr(module, name, write)
 
     async def met(self, house: House) -> None:
         await becomes(lambda: self.asked > 2)
-        assert alarms(house) == ["disk_full"]
+        assert alarms(house) == ["disk_full" if self.code == errno.ENOSPC else "disk_failed"]
 
 
+CODES = [errno.ENOSPC, errno.EROFS]
+
+
+@pytest.mark.parametrize("code", CODES)
 async def test_a_reference_waits_for_the_disk(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     async with open_house(**QUIET) as house:
         made = await house.run("made")
         await house.quiet()
-        full = FullFor(monkeypatch, references, "write_checked_image")
+        full = FullFor(monkeypatch, references, "write_checked_image", code)
         reference = f"workspace-temp/{made['assets'][0]['url']}"
         await house.push("sdxl_queue", payload("a", reference_image=reference))
         await full.met(house)
@@ -181,10 +189,11 @@ async def test_a_reference_waits_for_the_disk(
 
 
 @pytest.mark.parametrize("way_out", ["room", "cancel", "drain"])
+@pytest.mark.parametrize("code", CODES)
 async def test_a_folder_waits_for_the_disk(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, way_out: str
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, way_out: str, code: int
 ) -> None:
-    full = FullFor(monkeypatch, earlier, "open_folder")
+    full = FullFor(monkeypatch, earlier, "open_folder", code)
     async with open_house(**QUIET) as house:
         await house.push("sdxl_queue", payload("a"))
         await full.met(house)
