@@ -33,6 +33,12 @@ class DataDirBusy(DataDirError):
     retryable = True
 
 
+class DataDirUnavailable(DataDirError):
+    """The disk of the data directory (``service.data_dir``) takes nothing for now."""
+
+    retryable = True
+
+
 class DeviceFailed(OurVidzError):
     """The device can serve nobody any more in this process; a new one may find it well."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import errno
 import fcntl
 import os
 import queue
@@ -25,7 +26,7 @@ from typing import Any, TypeVar
 import anyio
 import structlog
 
-from ourvidz.errors import DataDirBusy, DataDirError
+from ourvidz.errors import DataDirBusy, DataDirError, DataDirUnavailable
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -39,6 +40,8 @@ _PASSING = frozenset(
         *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
     }
 )
+# Not so a file that cannot be opened or written, before it ever was: that is a wrong directory.
+_PASSING_AT_START = _PASSING - {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _RETRY_SECONDS = 0.5
 # How long a lock is waited for before that counts as trouble.
 _BUSY_SECONDS = 5.0
@@ -91,13 +94,18 @@ def prepare_data_dir(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError as error:
-        raise DataDirError(f"service.data_dir {path}: {error}") from error
+        raise _dir_error(path, error) from error
     kind = filesystem_type(path.resolve(), mountinfo)
     if kind in _NETWORK_FILESYSTEMS:
         raise DataDirError(
             f"service.data_dir {path} lies on {kind}, a network file system; the journal needs a "
             "local disk: name another directory"
         )
+
+
+def _dir_error(path: Path, error: OSError) -> DataDirError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (DataDirUnavailable if full else DataDirError)(f"service.data_dir {path}: {error}")
 
 
 class Database:
@@ -119,8 +127,8 @@ class Database:
         return self._trouble
 
     async def open(self, *schemas: str) -> None:
-        """Create the tables and start the thread. Raises ``DataDirError``, or ``DataDirBusy`` while
-        another process has it open."""
+        """Create the tables and start the thread. Raises ``DataDirError``: ``DataDirBusy`` while
+        another process has it open, ``DataDirUnavailable`` where the disk is full."""
         await anyio.to_thread.run_sync(prepare_data_dir, self._path.parent)
         self._lock_fd = _lock(self._path)
         ready: Future[None] = Future()
@@ -164,7 +172,8 @@ class Database:
         try:
             connection = _connect(self._path, schemas)
         except sqlite3.Error as error:
-            ready.set_exception(DataDirError(f"{self._path}: {error}"))
+            kind = DataDirUnavailable if _passes(error, _PASSING_AT_START) else DataDirError
+            ready.set_exception(kind(f"{self._path}: {error}"))
             return
         ready.set_result(None)
         with contextlib.closing(connection):
@@ -218,7 +227,7 @@ def _lock(path: Path) -> int:
     try:
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DataDirError(f"service.data_dir {path.parent}: {error}") from error
+        raise _dir_error(path.parent, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -257,10 +266,10 @@ def _transaction(
     return outcomes
 
 
-def _passes(error: Exception) -> bool:
+def _passes(error: Exception, passing: frozenset[int] = _PASSING) -> bool:
     """Whether the same transaction may succeed later. Extended codes hold their kind below."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _PASSING
+    return code is not None and code & 0xFF in passing
 
 
 def _savepoint(

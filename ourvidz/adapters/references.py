@@ -16,7 +16,14 @@ from ourvidz.adapters.reference_image import NotAnImage, write_checked_image
 from ourvidz.adapters.safe_http import FetchRefused, FetchUnavailable, PinnedClient
 from ourvidz.config import settings
 from ourvidz.jobs import ErrorCode, JobError, Reference
-from ourvidz.ports import AssetStore, DiskRefused, ReferenceFailed, StoreRejected, StoreUnavailable
+from ourvidz.ports import (
+    AssetStore,
+    DiskRefused,
+    ReferenceFailed,
+    StoreDenied,
+    StoreRejected,
+    StoreUnavailable,
+)
 
 LOCATION_CHARACTERS_MAX = 4096  # signed URLs have about 600
 _SHOWN_CHARACTERS = 120
@@ -29,6 +36,10 @@ class _Refused(Exception):
 
 class _Unavailable(Exception):
     """This reference cannot be had for now."""
+
+
+class _StoreAway(_Unavailable):
+    """Nor can any other that lies in our own storage."""
 
 
 class GuardedReferences:
@@ -65,7 +76,9 @@ class GuardedReferences:
         except (_Refused, NotAnImage) as error:
             raise _failed(reference, str(error), retryable=False) from error
         except _Unavailable as error:
-            raise _failed(reference, str(error), retryable=True) from error
+            failure = _failed(reference, str(error), retryable=True)
+            failure.store_away = isinstance(error, _StoreAway)
+            raise failure from error
         except OSError as error:
             raise DiskRefused.of(error) from error
 
@@ -91,12 +104,12 @@ class GuardedReferences:
             return await copy.read_bytes()
         except KeyError as error:
             raise _Refused("there is no such file in the storage") from error
+        except (StoreDenied, StoreUnavailable) as error:
+            raise _StoreAway(str(error)) from error
         except StoreRejected as error:
             raise _Refused(str(error)) from error
-        except StoreUnavailable as error:
-            raise _Unavailable(str(error)) from error
         except TimeoutError as error:
-            raise _Unavailable("the storage did not answer in time") from error
+            raise _StoreAway("the storage did not answer in time") from error
         finally:
             with anyio.CancelScope(shield=True):
                 await copy.unlink(missing_ok=True)

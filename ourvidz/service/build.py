@@ -278,6 +278,7 @@ def _parts(
         disk=shared.disk,
         reporter=reporter,
         metrics=shared.metrics,
+        alarms=shared.alarms,
     )
 
 

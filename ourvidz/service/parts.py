@@ -12,11 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import anyio
+import structlog
+
 from ourvidz.jobs import (
     ErrorCode,
     JobError,
     JobResult,
     JobState,
+    Reference,
     TextResult,
     TextWork,
     Work,
@@ -39,12 +43,18 @@ from ourvidz.service.disk import Disk
 from ourvidz.service.earlier import Earlier, find_earlier
 from ourvidz.service.engine import Engine
 from ourvidz.service.faults import CANCELLED, JobFailed, settle_error
+from ourvidz.service.health import STORE_UNAVAILABLE, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.produce import Produced, Production
 from ourvidz.service.progress import ProgressReporter
 from ourvidz.service.spool import Spool, reference_path
 from scheduler.messages import CancelRequested, JobArrived
 from scheduler.types import Outcome
+
+log = structlog.get_logger()
+
+# Between two series of attempts at a storage that is away.
+_STORE_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -65,6 +75,7 @@ class Parts:
     disk: Disk
     reporter: ProgressReporter
     metrics: Metrics
+    alarms: Alarms
 
     async def run(self, job: ActiveJob) -> JobResult:
         """Take the job through all of its parts. Raises ``JobFailed``."""
@@ -115,12 +126,27 @@ class Parts:
         for reference in getattr(job.spec.final, "references", ()):
             path = reference_path(self.spool.folder(str(job.id)), reference)
             if not path.exists():
+                await self._fetch(job, reference, path)
+            paths[reference.role] = path
+        return paths
+
+    async def _fetch(self, job: ActiveJob, reference: Reference, path: Path) -> None:
+        """A storage of ours that is away is waited for, as uploads do. Raises ``JobFailed``."""
+        cause = f"reference of {job.id}"
+        try:
+            while True:
                 try:
                     await self._kept(job, partial(self.references.fetch, reference, path))
                 except ReferenceFailed as failure:
-                    raise JobFailed(failure.error) from failure
-            paths[reference.role] = path
-        return paths
+                    if not failure.store_away:
+                        raise JobFailed(failure.error) from failure
+                    log.warning("store_unavailable", reason=failure.error.message)
+                    self.alarms.ring(STORE_UNAVAILABLE, cause)
+                    await anyio.sleep(_STORE_SECONDS)
+                else:
+                    return
+        finally:
+            self.alarms.silence(STORE_UNAVAILABLE, cause)
 
     async def _kept(self, job: ActiveJob, write: Callable[[], Awaitable[T]]) -> T:
         """Wait for a disk that is full, as long as the job is wanted. Raises ``JobFailed``."""

@@ -37,6 +37,8 @@ from ourvidz.wire.video import video_work
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _NAME_CHARACTERS = 128
+# Beyond this nobody looks for an id in what is refused anyway: reading takes the event loop's time.
+_READABLE_BYTES = 4_000_000
 _DEADLINE_SECONDS = Range(min=0.001, max=604_800)
 
 
@@ -45,7 +47,7 @@ def parse(raw: bytes | str, rules: Rules) -> JobSpec | InvalidJob:
     try:
         body, warnings = unwrap(raw, int(rules.limits.payload_bytes))
     except PayloadError as exc:
-        return _unreadable(raw_digest(raw), exc)
+        return _unreadable(raw, exc)
     return _parse_body(body, warnings, rules)
 
 
@@ -54,17 +56,14 @@ def parse_object(body: Mapping[str, Any], rules: Rules) -> JobSpec | InvalidJob:
     try:
         raw = json.dumps(body, ensure_ascii=False, default=dict)
     except (TypeError, ValueError, RecursionError) as exc:
-        problem = PayloadError(f"not a JSON object, {exc}")
-        return _unreadable(raw_digest(""), problem)
+        return _unreadable("", PayloadError(f"not a JSON object, {exc}"))
     return parse(raw, rules)
 
 
 def _parse_body(
     body: dict[str, Any], warnings: tuple[str, ...], rules: Rules
 ) -> JobSpec | InvalidJob:
-    job_id, requested, user_id = (_name(body, name) for name in ("id", "type", "user_id"))
-    if user_id is not None and not _UUID.fullmatch(user_id):
-        user_id = None
+    job_id, requested, user_id = _names(body)
     try:
         digest = body_digest(body)
     except PayloadError as exc:
@@ -169,6 +168,22 @@ def _name(body: Mapping[str, Any], name: str) -> str | None:
     return value.lower() if _UUID.fullmatch(value) else value
 
 
-def _unreadable(digest: str, problem: PayloadError) -> InvalidJob:
+def _unreadable(raw: bytes | str, problem: PayloadError) -> InvalidJob:
+    """A payload that is refused as a whole. Whoever waits for it is answered if it can be read at
+    all: if it is only too large, or has bytes among its text that are none."""
     error = JobError(ErrorCode.INVALID_PARAMETER, str(problem), field="payload")
-    return InvalidJob(None, None, None, digest, error)
+    text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+    try:
+        body, _ = unwrap(text, _READABLE_BYTES)
+    except PayloadError:
+        body = {}
+    job_id, requested, user_id = _names(body)
+    return InvalidJob(job_id, requested, user_id, raw_digest(raw), error)
+
+
+def _names(body: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """Id, type and user, where they are such."""
+    job_id, requested, user_id = (_name(body, name) for name in ("id", "type", "user_id"))
+    if user_id is not None and not _UUID.fullmatch(user_id):
+        user_id = None
+    return job_id, requested, user_id
