@@ -105,16 +105,20 @@ async def open_s3_store(
         "s3", endpoint_url=config.endpoint, region_name=config.region, config=client_config
     ) as client:
         client.meta.events.register("before-sign.s3", _expect_nothing)
-        yield S3Store(client, config, clock)
+        yield S3Store(client, config, clock, in_session=bool(token))
 
 
 class S3Store:
-    """``ports.AssetStore``. At most ``concurrent_max`` files or parts are sent at once."""
+    """``ports.AssetStore``. At most ``concurrent_max`` files or parts are sent at once.
+    ``in_session``: the key comes with a token that ends some day."""
 
-    def __init__(self, client: Any, config: settings.Store, clock: Clock) -> None:
+    def __init__(
+        self, client: Any, config: settings.Store, clock: Clock, *, in_session: bool
+    ) -> None:
         self._client = client
         self._config = config
         self._clock = clock
+        self._in_session = in_session
         self._slots = anyio.CapacityLimiter(config.concurrent_max)
 
     async def put(self, bucket: str, key: str, path: Path, mime: str) -> None:
@@ -292,6 +296,8 @@ class S3Store:
         if isinstance(error, StoreRejected) and (skew := clock_skew(headers.get("date"), now)):
             # Signatures hold for some minutes. Which status says so differs.
             error = StoreDenied(f"{error}; this machine's clock is {skew:+.0f} s off the store's")
+        elif status == 400 and self._in_session:
+            error = StoreDenied(f"{error}; the session token may have ended")
         return _Answered(status, error)
 
 

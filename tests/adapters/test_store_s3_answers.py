@@ -113,6 +113,28 @@ async def test_the_form_with_a_session(storage: SupabaseStorage, url: str, pictu
     assert "/eu-central-1/s3/" in request.headers["authorization"]
 
 
+async def test_a_400_may_be_the_end_of_a_session(
+    storage: SupabaseStorage, url: str, picture: Path, video: Path, tmp_path: Path
+) -> None:
+    session = SECRETS.model_copy(update={"s3_session_token": SecretStr("user-jwt")})
+    small = {"multipart_bytes": PART_BYTES, "part_bytes": PART_BYTES}
+    config = storage.config(url).model_copy(update=small)
+    ended = error(400, "ExpiredToken", "The provided token has expired.")
+    async with open_s3_store(config, session, SystemClock()) as store:
+        for before, path in ((0, picture), (0, video), (1, video), (4, video)):
+            storage.planned.extend([*[as_usual] * before, ended])
+            with pytest.raises(StoreDenied, match=r"400: ExpiredToken.*session token may have"):
+                await put(store, path)
+        storage.planned.append(ended)
+        with pytest.raises(StoreDenied, match="session token may have ended"):
+            await store.get(BUCKET, KEY, tmp_path / "copy", 100)
+        for status in (409, 413, 415, 422):
+            storage.planned.append(error(status, "EntityTooLarge", "no"))
+            with pytest.raises(StoreRejected, match=f"answered {status}") as caught:
+                await put(store, picture)
+            assert not isinstance(caught.value, StoreDenied)
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520, 544])
 async def test_what_may_pass_is_unavailable_and_asked_once(
     storage: SupabaseStorage, store: S3Store, picture: Path, tmp_path: Path, status: int

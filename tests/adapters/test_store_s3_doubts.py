@@ -217,6 +217,6 @@ class Dripping:
 
 async def test_a_file_that_drips_is_not_read_back_for_ever(video: Path) -> None:
     config = settings.Store(kind="s3", endpoint="http://127.0.0.1:9", timeout_seconds=0.1)
-    store = S3Store(Dripping(VIDEO), config, SystemClock())
+    store = S3Store(Dripping(VIDEO), config, SystemClock(), in_session=False)
     with pytest.raises(StoreUnavailable, match=f"{NOT_COMPARED}did not answer: no answer in time"):
         await put(store, video)
