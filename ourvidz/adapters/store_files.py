@@ -78,10 +78,39 @@ def bare_etag(header: str | None) -> str:
 
 
 def contradicts(given: str, expected: str) -> bool:
-    """Whether an ETag says that the store holds other bytes. One of another form says nothing."""
+    """Whether an ETag looks like the MD5 of other bytes. That is a doubt and no proof: with some
+    services it is a digest of another kind. One of another form says nothing."""
     digest, _, number = given.partition("-")
     comparable = _MD5.fullmatch(digest) is not None and number == expected.partition("-")[2]
     return comparable and given != expected
+
+
+async def same_bytes(chunks: AsyncIterator[bytes], parts: Sequence[Piece]) -> bool:
+    """Whether what comes is the pieces' bytes and no more. No more is taken than says so."""
+    digests = [hashlib.md5(usedforsecurity=False) for _ in parts]
+    number, missing = 0, parts[0].size
+    async for chunk in chunks:
+        rest = memoryview(chunk)
+        while rest:
+            if missing == 0:
+                number += 1
+                if number == len(parts):
+                    return False
+                missing = parts[number].size
+            taken, rest = rest[:missing], rest[missing:]
+            await anyio.to_thread.run_sync(digests[number].update, taken)
+            missing -= len(taken)
+    return all(digest.digest() == part.md5 for digest, part in zip(digests, parts, strict=True))
+
+
+def not_compared(error: StoreError) -> StoreUnavailable:
+    """For a doubtful upload that cannot be read back: what is stored may be good or not."""
+    wait = error.retry_after_seconds if isinstance(error, StoreUnavailable) else None
+    return StoreUnavailable(
+        "the store's ETag is not the MD5 of what was sent, and the bytes could not be compared: "
+        f"{error}",
+        wait,
+    )
 
 
 class PieceReader(io.RawIOBase):

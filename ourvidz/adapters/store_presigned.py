@@ -22,6 +22,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import orjson
+import structlog
 
 from ourvidz import __version__
 from ourvidz.adapters.notify_http import auth_headers, retry_after
@@ -34,13 +35,17 @@ from ourvidz.adapters.store_files import (
     check_name,
     contradicts,
     etag,
+    not_compared,
     open_piece,
     pieces,
+    same_bytes,
     save,
     status_error,
 )
 from ourvidz.config import settings
 from ourvidz.ports import Clock, StoreRejected, StoreUnavailable
+
+log = structlog.get_logger()
 
 _ANSWER_BYTES_MAX = 64 * 1024
 _WHOLE = 1 << 62  # a URL is signed for one request: the file goes in one piece
@@ -102,10 +107,10 @@ class PresignedStore:
 
         async with self._slots:
             answer = await self._signed(question, send)
-        if not answer.good:
-            raise _error(answer, "the store")
-        if contradicts(answer.etag, etag([piece])):
-            raise StoreUnavailable("the store holds other bytes than were sent")
+            if not answer.good:
+                raise _error(answer, "the store")
+            if contradicts(answer.etag, etag([piece])):
+                await self._read_back(bucket, key, piece)
 
     async def get(self, bucket: str, key: str, path: Path, bytes_max: int) -> None:
         check_name(bucket, key)
@@ -122,6 +127,28 @@ class PresignedStore:
             raise KeyError(f"{bucket}/{key}")
         if not answer.good:
             raise _error(answer, "the store")
+
+    async def _read_back(self, bucket: str, key: str, piece: Piece) -> None:
+        """Raises ``StoreUnavailable`` unless the store gives back what was sent."""
+        same = False
+
+        async def compare(signed: _Signed) -> _Answer:
+            nonlocal same
+            request = self._request("GET", signed.url, signed.headers)
+            async with self._answer(request, self._seconds(piece)) as response:
+                if response.is_success:
+                    same = await same_bytes(response.aiter_raw(CHUNK_BYTES), [piece])
+                return await self._read(response)
+
+        try:
+            answer = await self._signed({"method": "GET", "bucket": bucket, "key": key}, compare)
+            if not answer.good:
+                raise _error(answer, "the store")
+        except (StoreRejected, StoreUnavailable) as error:
+            raise not_compared(error) from error
+        if not same:
+            raise StoreUnavailable("the store holds other bytes than were sent")
+        log.info("upload_read_back", key=key, reason="the store's ETag is not its MD5")
 
     async def _signed(
         self, question: Mapping[str, Any], use: Callable[[_Signed], Awaitable[_Answer]]
@@ -159,11 +186,14 @@ class PresignedStore:
             **signed.headers,
             "Content-Length": str(piece.size),
         }
-        # One request carries the whole file, which gets the time of as many smaller ones.
-        shares = max(1, -(-piece.size // self._config.multipart_bytes))
         request = self._request("PUT", signed.url, headers, _chunks(piece))
-        async with self._answer(request, self._config.timeout_seconds * shares) as response:
+        async with self._answer(request, self._seconds(piece)) as response:
             return await self._read(response)
+
+    def _seconds(self, piece: Piece) -> float:
+        """One request carries the whole file, which gets the time of as many smaller ones."""
+        shares = max(1, -(-piece.size // self._config.multipart_bytes))
+        return self._config.timeout_seconds * shares
 
     def _request(
         self,

@@ -2,7 +2,8 @@
 
 Answers are judged by their status alone: the XML of errors differs between services. One attempt
 each, the library's own retries are off. A service need not check what it receives, so every upload
-is compared with our own MD5s by its ETag, or where that says nothing by its length.
+is compared with our own MD5s by its ETag, where that says nothing by its length, and where it
+contradicts by reading the file back: not every service's ETag is an MD5.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from ourvidz.adapters.store_files import (
     clock_skew,
     contradicts,
     etag,
+    not_compared,
     open_piece,
     pieces,
+    same_bytes,
     save,
     status_error,
 )
@@ -53,6 +56,8 @@ _ALONE = {
     "config_file": (None, None, os.devnull, None),
     "credentials_file": (None, None, os.devnull, None),
 }
+# Answers to what was sent, each with its pieces; the last one is that to the whole file.
+_Replies = list[tuple[Mapping[str, Any], Sequence[Piece]]]
 
 
 class _Answered(Exception):
@@ -100,16 +105,20 @@ async def open_s3_store(
         "s3", endpoint_url=config.endpoint, region_name=config.region, config=client_config
     ) as client:
         client.meta.events.register("before-sign.s3", _expect_nothing)
-        yield S3Store(client, config, clock)
+        yield S3Store(client, config, clock, in_session=bool(token))
 
 
 class S3Store:
-    """``ports.AssetStore``. At most ``concurrent_max`` files or parts are sent at once."""
+    """``ports.AssetStore``. At most ``concurrent_max`` files or parts are sent at once.
+    ``in_session``: the key comes with a token that ends some day."""
 
-    def __init__(self, client: Any, config: settings.Store, clock: Clock) -> None:
+    def __init__(
+        self, client: Any, config: settings.Store, clock: Clock, *, in_session: bool
+    ) -> None:
         self._client = client
         self._config = config
         self._clock = clock
+        self._in_session = in_session
         self._slots = anyio.CapacityLimiter(config.concurrent_max)
 
     async def put(self, bucket: str, key: str, path: Path, mime: str) -> None:
@@ -120,9 +129,10 @@ class S3Store:
         try:
             if len(parts) == 1:
                 reply = await self._send("put_object", parts[0], **place, **kept)
+                replies: _Replies = [(reply, parts)]
             else:
-                reply = await self._put_parts(parts, place, kept)
-            await self._verify(reply, parts, place)
+                replies = await self._put_parts(parts, place, kept)
+            await self._verify(replies, place)
         except _Answered as answered:
             raise answered.error from answered
 
@@ -153,7 +163,7 @@ class S3Store:
 
     async def _put_parts(
         self, parts: Sequence[Piece], place: Mapping[str, str], kept: Mapping[str, str]
-    ) -> Mapping[str, Any]:
+    ) -> _Replies:
         """Send a file in parts. Unless it is finished, what was sent is dropped at the service."""
         created = await self._call("create_multipart_upload", **place, **kept)
         if not created.get("UploadId"):
@@ -161,9 +171,9 @@ class S3Store:
         upload = {**place, "UploadId": created["UploadId"]}
         finished = False
         try:
-            sent = await self._send_parts(parts, upload)
+            replies = await self._send_parts(parts, upload)
             reply = await self._call(
-                "complete_multipart_upload", **upload, MultipartUpload={"Parts": sent}
+                "complete_multipart_upload", **upload, MultipartUpload={"Parts": _listed(replies)}
             )
             # What fails late comes as a 200, and need not look like an error to the library.
             if not reply.get("ETag"):
@@ -177,20 +187,16 @@ class S3Store:
         finally:
             if not finished:
                 await self._abort(upload)
-        return reply
+        return [*replies, (reply, parts)]
 
-    async def _send_parts(
-        self, parts: Sequence[Piece], upload: Mapping[str, str]
-    ) -> list[dict[str, Any]]:
+    async def _send_parts(self, parts: Sequence[Piece], upload: Mapping[str, str]) -> _Replies:
         """All at once, as far as there are slots. The first failure ends the others."""
-        tags: dict[int, str] = {}
+        replies: dict[int, Mapping[str, Any]] = {}
         failures: list[Exception] = []
 
         async def send(number: int, part: Piece) -> None:
             try:
-                reply = await self._send("upload_part", part, **upload, PartNumber=number)
-                _compare(reply, [part])
-                tags[number] = reply.get("ETag") or f'"{part.md5.hex()}"'
+                replies[number] = await self._send("upload_part", part, **upload, PartNumber=number)
             except (_Answered, StoreUnavailable, StoreRejected) as failure:
                 failures.append(failure)
                 tasks.cancel_scope.cancel()
@@ -200,7 +206,7 @@ class S3Store:
                 tasks.start_soon(send, number, part)
         if failures:
             raise failures[0]
-        return [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+        return [(replies[number], [part]) for number, part in enumerate(parts, 1)]
 
     async def _abort(self, upload: Mapping[str, str]) -> None:
         """Best effort, also where the upload was cancelled."""
@@ -210,12 +216,36 @@ class S3Store:
             except (_Answered, StoreUnavailable) as error:
                 log.info("upload_not_dropped", key=upload["Key"], reason=str(error))
 
-    async def _verify(
-        self, reply: Mapping[str, Any], parts: Sequence[Piece], place: Mapping[str, str]
-    ) -> None:
+    async def _verify(self, replies: _Replies, place: Mapping[str, str]) -> None:
         """Raises ``StoreUnavailable`` unless the service holds what was sent."""
-        if _compare(reply, parts):
-            return
+        reply, parts = replies[-1]
+        if any(_doubtful(*one) for one in replies):
+            await self._read_back(parts, place)
+        elif bare_etag(reply.get("ETag")) != etag(parts):
+            await self._measure(parts, place)
+
+    async def _read_back(self, parts: Sequence[Piece], place: Mapping[str, str]) -> None:
+        try:
+            async with self._slots:
+                same = await self._gives(parts, place)
+        except _Answered as answered:
+            raise not_compared(answered.error) from answered
+        except StoreUnavailable as error:
+            raise not_compared(error) from error
+        except TimeoutError as error:
+            raise not_compared(_unavailable(error)) from error
+        if not same:
+            raise StoreUnavailable("the store holds other bytes than were sent")
+        log.info("upload_read_back", key=place["Key"], reason="the store's ETag is not its MD5")
+
+    async def _gives(self, parts: Sequence[Piece], place: Mapping[str, str]) -> bool:
+        # One request carries the whole file, which gets the time of as many smaller ones.
+        with anyio.fail_after(self._config.timeout_seconds * len(parts)):
+            body = (await self._call("get_object", **place))["Body"]
+            async with body:
+                return await same_bytes(self._chunks(body), parts)
+
+    async def _measure(self, parts: Sequence[Piece], place: Mapping[str, str]) -> None:
         size = sum(part.size for part in parts)
         try:
             head = await self._call("head_object", **place)
@@ -266,18 +296,23 @@ class S3Store:
         if isinstance(error, StoreRejected) and (skew := clock_skew(headers.get("date"), now)):
             # Signatures hold for some minutes. Which status says so differs.
             error = StoreDenied(f"{error}; this machine's clock is {skew:+.0f} s off the store's")
+        elif status == 400 and self._in_session:
+            error = StoreDenied(f"{error}; the session token may have ended")
         return _Answered(status, error)
 
 
-def _compare(reply: Mapping[str, Any], parts: Sequence[Piece]) -> bool:
-    """Whether the ETag says that the service holds these pieces; it may say nothing. Raises
-    ``StoreUnavailable`` where it says that they are others."""
-    given, expected = bare_etag(reply.get("ETag")), etag(parts)
-    # Encrypted with keys of its own, an ETag looks like an MD5 and is none.
+def _listed(replies: _Replies) -> list[dict[str, Any]]:
+    """The parts that were sent, as the service called them."""
+    return [
+        {"PartNumber": number, "ETag": reply.get("ETag") or f'"{etag(part)}"'}
+        for number, (reply, part) in enumerate(replies, 1)
+    ]
+
+
+def _doubtful(reply: Mapping[str, Any], parts: Sequence[Piece]) -> bool:
+    # Encrypted with keys of its own, a file is known to have an ETag that only looks like an MD5.
     sealed = reply.get("ServerSideEncryption") == "aws:kms" or "SSECustomerAlgorithm" in reply
-    if contradicts(given, expected) and not sealed:
-        raise StoreUnavailable("the store holds other bytes than were sent")
-    return given == expected
+    return not sealed and contradicts(bare_etag(reply.get("ETag")), etag(parts))
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import orjson
 import pytest
+from structlog.testing import capture_logs
 from support.raw_http import Reply, Request, raw_http
 from support.rclone import BUCKET, Rclone, rclone
 from support.stage import Hold
@@ -64,6 +65,10 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "picture"
     path.write_bytes(CONTENT)
     return path
+
+
+async def as_usual(request: Request) -> None:
+    """Planned among others: this one is answered as always."""
 
 
 async def put(store: PresignedStore, path: Path) -> None:
@@ -217,7 +222,6 @@ async def test_odd_answers_of_whoever_signs(
         (Reply(307, {"Location": "http://127.0.0.1:9/"}), StoreDenied, 1),
         (Reply(reset=True), StoreUnavailable, 1),
         (Reply(200, {}, b"x" * 999, cut=500), StoreUnavailable, 1),
-        (Reply(200, {"ETag": f'"{"0" * 32}"'}), StoreUnavailable, 1),
     ],
 )
 async def test_odd_answers_of_the_store(
@@ -238,6 +242,105 @@ async def test_odd_answers_of_the_store(
     assert storage.planned == type(storage.planned)()
     await put(store, picture)
     assert storage.files[NAME].body == CONTENT
+
+
+NOT_COMPARED = "is not the MD5 of what was sent, and the bytes could not be compared: "
+
+
+async def test_a_store_whose_etags_are_no_md5s_holds_files_all_the_same(
+    storage: SupabaseStorage,
+    signer: UrlSigner,
+    store: PresignedStore,
+    picture: Path,
+    tmp_path: Path,
+) -> None:
+    storage.salt = b"a key of the service"
+    empty = tmp_path / "empty"
+    empty.touch()
+    for path in (picture, empty):
+        signer.questions.clear()
+        with capture_logs() as logged:
+            await put(store, path)
+        assert signer.questions[1:] == [{"method": "GET", "bucket": BUCKET, "key": KEY}]
+        (line,) = logged
+        assert (line["event"], line["log_level"], line["key"]) == ("upload_read_back", "info", KEY)
+    assert storage.asked == ["PUT", "GET"] * 2
+
+
+@pytest.mark.parametrize("held", [b"", CONTENT[:-1], CONTENT + b"x", CONTENT * 2, b"pictura"])
+async def test_other_bytes_than_were_sent_are_found_out(
+    storage: SupabaseStorage, store: PresignedStore, picture: Path, held: bytes
+) -> None:
+    storage.salt = b"a key of the service"
+    storage.planned.extend([as_usual, Reply(200, {}, held)])
+    with pytest.raises(StoreUnavailable, match=r"^the store holds other bytes than were sent$"):
+        await put(store, picture)
+    await put(store, picture)
+
+
+@pytest.mark.parametrize(
+    ("reply", "says", "seconds"),
+    [
+        (Reply(401), "401", None),
+        (Reply(404), "404", None),
+        (Reply(422), "422", None),
+        (Reply(429, {"Retry-After": "7"}), "429", 7),
+        (Reply(200, {}, b"<html>"), "without a usable URL", None),
+        (Reply(reset=True), "no answer", None),
+    ],
+)
+async def test_a_doubt_stands_where_nobody_signs_for_reading_back(
+    storage: SupabaseStorage,
+    signer: UrlSigner,
+    store: PresignedStore,
+    picture: Path,
+    reply: Reply,
+    says: str,
+    seconds: float | None,
+) -> None:
+    storage.salt = b"a key of the service"
+    signer.planned.extend([None, reply])
+    with pytest.raises(StoreUnavailable, match=f"{NOT_COMPARED}.*{says}") as caught:
+        await put(store, picture)
+    assert caught.value.retry_after_seconds == seconds
+    assert storage.asked == ["PUT"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "says", "seconds"),
+    [
+        ([error(400, "InvalidKey", "no")] * 2, "400: .*InvalidKey", None),
+        ([error(403, "AccessDenied", "no")] * 2, "403: .*AccessDenied", None),
+        ([error(404, "NoSuchKey", "gone")], "404: .*NoSuchKey", None),
+        ([Reply(503, {"Retry-After": "7"})], "503", 7),
+        ([Reply(200, {}, CONTENT, cut=2)], "no answer", None),
+        ([Reply(reset=True)], "no answer", None),
+    ],
+)
+async def test_a_doubt_stands_where_the_file_cannot_be_read_back(
+    storage: SupabaseStorage,
+    store: PresignedStore,
+    picture: Path,
+    replies: list[Reply],
+    says: str,
+    seconds: float | None,
+) -> None:
+    storage.salt = b"a key of the service"
+    storage.planned.extend([as_usual, *replies])
+    with pytest.raises(StoreUnavailable, match=f"{NOT_COMPARED}.*{says}") as caught:
+        await put(store, picture)
+    assert caught.value.retry_after_seconds == seconds
+    assert "X-Amz" not in str(caught.value), "a URL is as good as a key"
+    assert storage.asked == ["PUT", *["GET"] * len(replies)]
+
+
+async def test_a_url_for_reading_back_that_has_expired_is_asked_for_anew(
+    storage: SupabaseStorage, signer: UrlSigner, store: PresignedStore, picture: Path
+) -> None:
+    storage.salt = b"a key of the service"
+    storage.planned.extend([as_usual, error(400, "ExpiredToken", "over")])
+    await put(store, picture)
+    assert [question["method"] for question in signer.questions] == ["PUT", "GET", "GET"]
 
 
 async def test_nobody_listens_where_the_url_leads(
@@ -274,9 +377,13 @@ async def test_a_store_that_never_answers(
     hold.release()
 
 
+@pytest.mark.parametrize("read_back", [False, True])
 async def test_no_more_at_once_than_allowed(
-    storage: SupabaseStorage, signer: UrlSigner, picture: Path
+    storage: SupabaseStorage, signer: UrlSigner, picture: Path, read_back: bool
 ) -> None:
+    if read_back:
+        storage.salt = b"a key of the service"
+        storage.planned.extend([as_usual] * 2)
     holds = [Hold(), Hold()]
     for hold in holds:
 
@@ -294,7 +401,9 @@ async def test_no_more_at_once_than_allowed(
                 await hold.reached()
             for _ in range(100):
                 await anyio.lowlevel.checkpoint()
-            assert len(signer.questions) == 2, "a URL is asked for when it can be used"
+            methods = [question["method"] for question in signer.questions]
+            expected = ["PUT", "PUT", "GET", "GET"] if read_back else ["PUT", "PUT"]
+            assert methods == expected, "a URL is asked for when it can be used"
             for hold in holds:
                 hold.release()
     assert set(storage.files) == {f"{BUCKET}/{name}" for name in "abcd"}

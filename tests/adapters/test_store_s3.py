@@ -12,6 +12,7 @@ from typing import Any
 import botocore.auth
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from support.rclone import BUCKET, KEY_ID, SECRETS, Rclone, rclone
 
 from ourvidz.adapters.clock import SystemClock
@@ -110,6 +111,35 @@ async def test_five_minutes_are_no_matter(
         "botocore.auth.get_current_datetime", lambda *args: real(*args) + timedelta(minutes=5)
     )
     await store.put(BUCKET, "k", picture, "image/png")
+
+
+@pytest.mark.parametrize("size", [7, 11 * MIB], ids=["whole", "in parts"])
+async def test_a_file_whose_etag_contradicts_is_read_back(
+    server: Rclone, tmp_path: Path, size: int
+) -> None:
+    path = tmp_path / "video"
+    path.write_bytes(bytes(range(256)) * (size // 256) + b"v" * (size % 256))
+    stored = server.root / BUCKET / "doubtful"
+
+    def other(parsed: dict[str, Any], **_: Any) -> None:
+        digest, dash, number = parsed["ETag"].strip('"').partition("-")
+        parsed["ETag"] = f'"{"0" * len(digest)}{dash}{number}"'
+
+    def spoilt(**_: Any) -> None:
+        content = stored.read_bytes()
+        stored.write_bytes(content[:-1] + b"x")
+
+    config = server.config(multipart_bytes=5 * MIB, part_bytes=5 * MIB)
+    operation = "PutObject" if size < MIB else "CompleteMultipartUpload"
+    async with open_s3_store(config, SECRETS, SystemClock()) as store:
+        events = store._client.meta.events
+        events.register(f"after-call.s3.{operation}", other)
+        with capture_logs() as logged:
+            await store.put(BUCKET, "doubtful", path, "video/mp4")
+        assert [line["event"] for line in logged] == ["upload_read_back"]
+        events.register(f"after-call.s3.{operation}", spoilt)
+        with pytest.raises(StoreUnavailable, match="other bytes"):
+            await store.put(BUCKET, "doubtful", path, "video/mp4")
 
 
 async def test_nobody_listens(picture: Path) -> None:

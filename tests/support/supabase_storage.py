@@ -34,12 +34,14 @@ class Stored:
 @dataclass(slots=True)
 class SupabaseStorage:
     """``planned`` answers come first, in order; a planned function is called with the request, and
-    its ``None`` means the usual answer. ``now`` is what URLs are held against."""
+    its ``None`` means the usual answer. ``now`` is what URLs are held against. With ``salt`` ETags
+    only look like MD5s, which other services do."""
 
     buckets: set[str] = field(default_factory=lambda: {"workspace-temp"})
     mimes: frozenset[str] | None = None
     bytes_max: int = 50 * 1024 * 1024
     now: datetime | None = None
+    salt: bytes = b""
     prefix: str = "/storage/v1/s3"
     files: dict[str, Stored] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class SupabaseStorage:
             return error(415, "InvalidMimeType", "mime type is not supported", name)
         if "uploads" in request.query:
             return self._begin(request, name)
-        return self._keep(name, request.body, request.headers, _md5(request.body))
+        return self._keep(name, request.body, request.headers, self._digest(request.body))
 
     def _expired(self, request: Request) -> bool:
         query = request.query
@@ -126,14 +128,19 @@ class SupabaseStorage:
             return Reply(204)
         if request.method == "PUT":
             parts[int(request.query["partNumber"])] = request.body
-            return Reply(200, {"ETag": f'"{_md5(request.body)}"'})
+            return Reply(200, {"ETag": f'"{self._digest(request.body)}"'})
         listed = [int(n) for n in re.findall(rb"<PartNumber>(\d+)</PartNumber>", request.body)]
         assert listed == sorted(parts), "parts are listed in order, and all of them"
+        digests = [self._digest(parts[n]) for n in listed]
+        if re.findall(r"[0-9a-f]{32}", request.body.decode()) != digests:
+            return error(400, "InvalidPart", "One or more of the parts could not be found.", name)
         del self.uploads[upload_id]
-        digests = b"".join(bytes.fromhex(_md5(parts[n])) for n in listed)
-        etag = f"{_md5(digests)}-{len(listed)}"
+        etag = f"{self._digest(bytes.fromhex(''.join(digests)))}-{len(listed)}"
         self._keep(name, b"".join(parts[n] for n in listed), self.kept[upload_id], etag)
         return _xml("CompleteMultipartUploadResult", f'<ETag>"{etag}"</ETag>')
+
+    def _digest(self, body: bytes) -> str:
+        return hashlib.md5(self.salt + body, usedforsecurity=False).hexdigest()
 
 
 def error(status: int, code: str, message: str, resource: str = "") -> Reply:
@@ -143,7 +150,3 @@ def error(status: int, code: str, message: str, resource: str = "") -> Reply:
 
 def _xml(name: str, inner: str) -> Reply:
     return Reply(200, {"Content-Type": "application/xml"}, _RESULT.format(name, inner).encode())
-
-
-def _md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()

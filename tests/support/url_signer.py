@@ -21,13 +21,13 @@ SECRET = "test-secret"
 
 @dataclass(slots=True)
 class UrlSigner:
-    """``planned`` answers come first, in order."""
+    """``planned`` answers come first, in order; ``None`` means the usual one."""
 
     endpoint: str
     expires_seconds: int = 60
     questions: list[dict[str, Any]] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    planned: deque[Reply] = field(default_factory=deque)
+    planned: deque[Reply | None] = field(default_factory=deque)
     _client: Any = None
 
     def __post_init__(self) -> None:
@@ -52,8 +52,8 @@ class UrlSigner:
             return Reply(401, {"Date": formatdate(usegmt=True)})
         question = orjson.loads(request.body)
         self.questions.append(question)
-        if self.planned:
-            return self.planned.popleft()
+        if self.planned and (planned := self.planned.popleft()) is not None:
+            return planned
         return Reply(200, {}, orjson.dumps(self._signed(question)))
 
     def _signed(self, question: dict[str, Any]) -> dict[str, Any]:
