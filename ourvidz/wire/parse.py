@@ -172,13 +172,18 @@ def _unreadable(raw: bytes | str, problem: PayloadError) -> InvalidJob:
     """A payload that is refused as a whole. Whoever waits for it is answered if it can be read at
     all: if it is only too large, or has bytes among its text that are none."""
     error = JobError(ErrorCode.INVALID_PARAMETER, str(problem), field="payload")
+    job_id, requested, user_id = _names(_readable(raw))
+    return InvalidJob(job_id, requested, user_id, raw_digest(raw), error)
+
+
+def _readable(raw: bytes | str) -> Mapping[str, Any]:
+    if len(raw) > _READABLE_BYTES:
+        return {}
     text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
     try:
-        body, _ = unwrap(text, _READABLE_BYTES)
+        return unwrap(text, _READABLE_BYTES)[0]
     except PayloadError:
-        body = {}
-    job_id, requested, user_id = _names(body)
-    return InvalidJob(job_id, requested, user_id, raw_digest(raw), error)
+        return {}
 
 
 def _names(body: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:

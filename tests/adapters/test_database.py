@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from support.turns import turns
 
 from ourvidz.adapters import database as module
 from ourvidz.adapters.database import Database
-from ourvidz.errors import DataDirBusy, DataDirError
+from ourvidz.errors import DataDirBusy, DataDirError, DataDirUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -381,6 +383,43 @@ async def test_a_closed_one_makes_way(tmp_path: Path) -> None:
     second = Database(tmp_path / "test.db")
     await second.open(SCHEMA)
     await second.aclose()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_FULL, DataDirUnavailable),
+        (sqlite3.SQLITE_IOERR_WRITE, DataDirUnavailable),
+        (sqlite3.SQLITE_CANTOPEN, DataDirError),
+        (sqlite3.SQLITE_CORRUPT, DataDirError),
+    ],
+)
+async def test_a_disk_that_is_full_at_the_start_may_not_be_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[DataDirError]
+) -> None:
+    def connect(*_: Any) -> Any:
+        error = sqlite3.OperationalError("planted")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(module, "_connect", connect)
+    with pytest.raises(DataDirError, match="planted") as caught:
+        await Database(tmp_path / "test.db").open(SCHEMA)
+    assert type(caught.value) is kind
+    assert caught.value.retryable == (kind is DataDirUnavailable)
+
+
+@pytest.mark.parametrize(("code", "retryable"), [(errno.ENOSPC, True), (errno.EACCES, False)])
+async def test_a_directory_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, retryable: bool
+) -> None:
+    def mkdir(*_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(DataDirError) as caught:
+        await Database(tmp_path / "data" / "test.db").open(SCHEMA)
+    assert caught.value.retryable == retryable
 
 
 async def test_what_is_no_database_is_said_so_and_lets_go(tmp_path: Path) -> None:

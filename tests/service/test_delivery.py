@@ -19,8 +19,10 @@ from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore, SteppedDevice
 from support.turns import turns
 
+from ourvidz.adapters import references_repeated
 from ourvidz.adapters.receiver import Answer, Receiver
-from ourvidz.ports import Delivered, JobRecord, StoreRejected, StoreUnavailable
+from ourvidz.ports import Delivered, JobRecord, StoreDenied, StoreRejected, StoreUnavailable
+from ourvidz.service import parts
 
 pytestmark = pytest.mark.anyio
 
@@ -495,3 +497,62 @@ async def test_progress_that_cannot_be_told_harms_nobody(
 
         notifier.notify = broken  # type: ignore[method-assign]
         await fine(house)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("503"), StoreDenied("403")], ids=repr)
+async def test_a_reference_waits_for_a_store_that_is_away(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(parts, "_STORE_SECONDS", 0.001)
+    monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
+    async with open_house(**QUIET) as house:
+        made = await house.run("made")
+        await house.quiet()
+        away, asked = True, 0
+
+        async def get(_: str) -> None:
+            nonlocal asked
+            asked += 1
+            if away:
+                raise error
+
+        store: Any = StagedStore(house.root / "store")
+        store.before_get = get
+        fetcher: Any = house.service.intake.flow.parts.references
+        fetcher._others._store = store
+        reference = f"workspace-temp/{made['assets'][0]['url']}"
+        await house.push("sdxl_queue", payload("a", reference_image=reference))
+        with anyio.fail_after(LIMIT_SECONDS):
+            while asked < 10:
+                await turns()
+        assert house.service.health()["alarms"] == ["store_unavailable"]
+        assert (await house.run("b"))["status"] == "completed", "others go on"
+        assert house.service.health()["alarms"] == ["store_unavailable"]
+        away = False
+        assert (await house.ended("a"))["status"] == "completed"
+        await house.quiet()
+        assert house.service.health()["alarms"] == []
+
+
+async def test_a_job_whose_reference_is_waited_for_can_be_cancelled(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_STORE_SECONDS", 600)
+    monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
+    async with open_house(**QUIET) as house:
+
+        async def get(_: str) -> None:
+            raise StoreUnavailable("503")
+
+        store: Any = StagedStore(house.root / "store")
+        store.before_get = get
+        fetcher: Any = house.service.intake.flow.parts.references
+        fetcher._others._store = store
+        await house.push("sdxl_queue", payload("a", reference_image="workspace-temp/u/j/0.png"))
+        with anyio.fail_after(LIMIT_SECONDS):
+            while house.service.health()["alarms"] != ["store_unavailable"]:
+                await turns()
+        await house.service.cancel(job_id("a"))
+        assert (await house.ended("a"))["metadata"]["error"]["code"] == "CANCELLED"
+        await house.quiet()
+        assert house.service.health()["alarms"] == []

@@ -64,7 +64,7 @@ async def test_what_names_no_job_is_a_dead_letter_alone(open_house: OpenHouse) -
         b"[" * 100_000,
         orjson.dumps(["a", "b"]),
         orjson.dumps({"type": "sdxl_generate", "prompt": "no id"}),
-        orjson.dumps(payload("big", prompt="x" * 1_100_000)),
+        orjson.dumps({"type": "sdxl_generate", "prompt": "x" * 1_100_000}),
     ]
     async with open_house() as house:
         for raw in odd:
@@ -291,3 +291,17 @@ async def test_deep_payloads_run_and_survive_a_restart(open_house: OpenHouse) ->
     async with open_house() as house:
         await house.ended("b")
         await house.quiet()
+
+
+@pytest.mark.parametrize("form", ["too large", "not UTF-8"])
+async def test_what_is_refused_as_a_whole_is_answered(open_house: OpenHouse, form: str) -> None:
+    prompt = "x" * (1_100_000 if form == "too large" else 10)
+    raw = orjson.dumps(payload("bad", prompt=prompt))
+    raw = raw if form == "too large" else raw.replace(b"xx", b"x\xff", 1)
+    async with open_house() as house:
+        await house.push("sdxl_queue", raw)
+        body = await house.ended("bad")
+        await house.quiet()
+        assert body["status"] == "failed"
+        assert form in body["error_message"]
+        assert len(await house.dead_letters()) == 1

@@ -83,10 +83,24 @@ def test_what_holds_no_job_is_named(raw, says, rules):
 def test_a_large_payload_is_refused_undecoded(form, rules, body, monkeypatch):
     monkeypatch.setattr("ourvidz.wire.unwrap._decode", None)
     text = json.dumps(body("chat", prompt="x" * 50_000_000))
-    wide = json.dumps(body("chat", prompt="\u4e16" * 400_000), ensure_ascii=False)
+    wide = json.dumps(body("chat", prompt="\u4e16" * 1_400_000), ensure_ascii=False)
     job = parse({"bytes": text.encode(), "text": text, "wide text": wide}[form], rules)
     assert job.id is None
     assert "allowed at most 1000000" in job.error.message
+
+
+@pytest.mark.parametrize("form", ["too large", "no UTF-8", "both"])
+def test_what_is_refused_as_a_whole_still_names_its_job(form, rules, body):
+    prompt = "x" * (10 if form == "no UTF-8" else 2_000_000)
+    raw = json.dumps(body("chat", prompt=prompt)).encode()
+    raw = raw if form == "too large" else raw.replace(b"xx", b"x\xff", 1)
+    job = parse(raw, rules)
+    assert isinstance(job, InvalidJob)
+    known = body("chat")
+    assert (job.id, job.requested_type, job.user_id) == (known["id"], "chat", known["user_id"])
+    said = "not UTF-8" if form == "no UTF-8" else "too large"
+    assert said in job.error.message
+    assert job.digest == parse(raw, rules).digest
 
 
 def test_the_payload_limit_is_exact(rules, body):
