@@ -142,6 +142,7 @@ ROWS: Sequence[Row] = (
     _rows("api", "JobSource.snapshot"),
     _rows("api", "Journal.rejected"),
     _rows("api", "JobSource.dead_letters"),
+    _rows("api", "Journal.trouble"),
     _rows("api", "Journal.cancel_queued", whens=THROUGHOUT),
     _rows("api", "JobSource.mark", n=2, whens=THROUGHOUT),
     _rows("api", "Executor.request", "cancel"),
