@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from ourvidz.config.settings import Settings
 from ourvidz.jobs import InvalidJob, JobError, JobResult, JobSpec, JobState
-from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known, QueueError
+from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known
 from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.calibration import Forecasts
 from ourvidz.service.delivery import Delivery
@@ -30,11 +30,11 @@ from ourvidz.service.health import (
     PARKED_CALLBACKS,
     Alarms,
     Heartbeat,
-    queue_failed,
 )
-from ourvidz.service.intake import RECOVER, Intake
+from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
+from ourvidz.service.recovery import recover
 from ourvidz.service.signal import Signal
 from ourvidz.service.views import job_data, letter_data, parked_data, rejected_data
 from ourvidz.wire import Rules, parse_object
@@ -108,7 +108,7 @@ class Service:
         """
         async with anyio.create_task_group() as tasks:
             await self.estimates.recall()
-            await self._recover(tasks)
+            await recover(self.intake, self.journal, self.delivery, self.alarms, tasks)
             await self.disk.measure()
             self._tasks = tasks
             self._recovered.set()
@@ -342,26 +342,6 @@ class Service:
         if active is not None:
             place = self.forecasts.places().get(active.part_id, place)
         return job_data(record, active, place, base_url)
-
-    async def _recover(self, tasks: TaskGroup) -> None:
-        """Claims and jobs of an earlier process go back to their queues; deliveries go on."""
-        self.intake.aside = await self._claims_aside()
-        try:
-            await self.intake.recover()
-        except QueueError as error:
-            # The intake goes on asking, and claims nothing before; answers need no queue to go out.
-            queue_failed(self.alarms, RECOVER, error)
-        left = (JobState.CLAIMED, JobState.WAITING, JobState.RUNNING)
-        for record in await self.journal.in_states(*left):
-            await self.journal.requeue(record.spec.id)
-            log.warning("job_recovered", job=str(record.spec.id), state=record.state.value)
-        await self.delivery.recover(tasks)
-
-    async def _claims_aside(self) -> Sequence[str]:
-        """The claims of jobs that only stood aside when the earlier process died, newest first."""
-        aside = await self.journal.aside()
-        begun = reversed(await self.journal.in_states(JobState.RUNNING))
-        return [r.claim_id for r in begun if r.claim_id is not None and r.spec.id in aside]
 
     async def _drain(self) -> None:
         """No new claims; what runs may finish until the deadline; the rest is handed back."""
