@@ -179,19 +179,18 @@ class _Watch:
         self.measured: dict[tuple[str, int], float] = {}
         self.steps: dict[tuple[str, int], int] = {}
         self.state_bytes_max = 0
-        self._moving: dict[str, bool] = {}
+        self._moving: set[str] = set()
         self._began: dict[Lease, float] = {}
         self._disturbed: dict[Lease, bool] = {}
 
     def ordered(self, command: m.Command, now: float) -> None:
         match command:
             case m.Stage(component) | m.Load(component):
-                self._moving[component] = True
+                self._moving.add(component)
                 self._disturb()
             case m.Start(lease) | m.Resume(lease):
                 beside = bool(self._began)
-                if beside:
-                    self._disturb()
+                self._disturb()
                 self._began[lease] = now
                 partial = isinstance(command, m.Resume)
                 self._disturbed[lease] = beside or partial or bool(self._moving)
@@ -217,7 +216,7 @@ class _Watch:
                 | m.LoadFailed(component)
                 | m.Aborted(component)
             ):
-                self._moving.pop(component, None)
+                self._moving.discard(component)
 
     def _end(self, lease: Lease) -> tuple[float | None, bool]:
         return self._began.pop(lease, None), self._disturbed.pop(lease, True)

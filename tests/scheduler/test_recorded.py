@@ -105,6 +105,11 @@ def test_a_job_that_follows_one_that_was_not_recorded_comes_by_itself() -> None:
     assert (request.arrival, request.after) == (50.0, None)
 
 
+def test_a_turn_that_came_to_nothing_is_read_over() -> None:
+    recorded = collected(arrived(demand("j", "sdxl.unet")), Turn(150.0, (), None))
+    assert [r.id for r in recorded.workload().requests] == ["j"]
+
+
 def test_recordings_that_are_no_workload() -> None:
     with pytest.raises(InputError, match="has no requests"):
         Recorded().workload()
@@ -214,6 +219,13 @@ def test_a_text_of_which_nothing_was_learned_takes_the_steps_that_it_had_too() -
     assert (found.steps, found.seconds) == (100, 40.0)
 
 
+def test_a_text_of_one_token_takes_one_step() -> None:
+    asked = arrived(demand("j", "qwen_base.model"))
+    assert asked.events
+    run = (turn(102.0, m.Start(FIRST, 1, 2)), turn(103.0, m.StepReached(FIRST, 1)))
+    assert costs(asked, *run).demands["j"].phases[0].steps == 1
+
+
 def test_it_says_how_many_phases_are_at_their_estimates() -> None:
     run = (turn(102.0, m.Start(FIRST, 1)), turn(103.0, m.PhaseFinished(FIRST, 1)))
     assert collected(arrived(demand("j", "sdxl.unet"), demand("k", "sdxl.unet"))).estimated == (
@@ -235,6 +247,7 @@ def test_what_the_profile_does_not_say_is_as_it_was_recorded() -> None:
     assert found.links_naive == made.links
     assert found.copy_slowdown == 1.0
     assert found.paused_bytes == 7, "the most that a job carried"
+    assert costs(arrived(demand("j", "sdxl.unet"))).paused_bytes == 0
     assert found.demands["j"].phases[0].state_bytes_max == 7
     assert found.slo_seconds == SLO
 

@@ -132,6 +132,34 @@ def test_what_phases_cost() -> None:
     assert film.state_bytes_max == 1
 
 
+def test_what_a_profile_need_not_say() -> None:
+    links, naive = (
+        {name: value for name, value in PROFILE[table].items() if name != "fixed_seconds"}
+        for table in ("links", "links_naive")
+    )
+    device = {name: PROFILE["device"][name] for name in ("vram_bytes", "host_pinned_bytes")}
+    phase = {
+        "types": ["sdxl_generate"],
+        "name": "decode",
+        "components": ["sdxl.unet"],
+        "seconds": 2.0,
+        "seconds_per_image": 0.5,
+        "step_seconds": 1.0,
+    }
+    said = {"links": links, "links_naive": naive, "device": device, "phase": [phase]}
+    card = parse({**PROFILE, **said})
+    assert (card.links.fixed_seconds, card.links_naive.fixed_seconds) == (0.0, 0.0)
+    assert (card.paused_bytes, card.budget.device_bytes) == (0, 110)
+    (request,) = workload(line("sdxl_generate", "a", 0.0, images=3, steps=10)).requests
+    (found,) = card.demand(request).phases
+    assert found.seconds == 2.0 + 0.5 * 3 + 10 * 1.0
+
+
+def test_a_device_may_be_all_in_reserve() -> None:
+    device = PROFILE["device"] | {"reserve_bytes": PROFILE["device"]["vram_bytes"]}
+    assert parse({**PROFILE, "device": device}).budget.device_bytes == 0
+
+
 def test_who_may_share_a_run() -> None:
     image, text, video = workload(
         line("sdxl_generate", "a", 0.0, images=2, steps=10),
