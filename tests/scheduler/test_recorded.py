@@ -221,7 +221,6 @@ def test_a_text_of_which_nothing_was_learned_takes_the_steps_that_it_had_too() -
 
 def test_a_text_of_one_token_takes_one_step() -> None:
     asked = arrived(demand("j", "qwen_base.model"))
-    assert asked.events
     run = (turn(102.0, m.Start(FIRST, 1, 2)), turn(103.0, m.StepReached(FIRST, 1)))
     assert costs(asked, *run).demands["j"].phases[0].steps == 1
 
