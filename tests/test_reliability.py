@@ -30,6 +30,13 @@ def test_every_promise_has_a_test(section: str) -> None:
     assert [row for row in rows if "`tests/" not in row.rsplit(" | ", 1)[1]] == []
 
 
+def test_every_alarm_is_explained() -> None:
+    (text,) = re.findall(r"^## Alarms\n(.*?)(?=^## )", TEXT, re.MULTILINE | re.DOTALL)
+    explained = set(re.findall(r"^\| `(\w+)(?::NAME)?` \|", text, re.MULTILINE))
+    path = "ourvidz/service/health.py"
+    assert explained == set(re.findall(r'^[A-Z_]+: Final = "(\w+)"$', source(path), re.MULTILINE))
+
+
 def source(path: str) -> str:
     file = REPOSITORY / path
     return file.read_text(encoding="utf-8") if file.exists() else ""
