@@ -115,9 +115,12 @@ class Uploads:
         holds the job back, it loses nothing. ``asset`` if the file must be that one's, whole."""
         async for attempt in stamina.retry_context(on=self._again, **backoff(self.callback)):
             with attempt:
-                if asset and not await anyio.to_thread.run_sync(is_whole, asset):
-                    raise SpoolLost(key)
-                await self.store.put(self.bucket, key, Path(path), mime)
+                await _check(asset)
+                try:
+                    await self.store.put(self.bucket, key, Path(path), mime)
+                except StoreRejected:
+                    await _check(asset)  # it may have gone in the meantime
+                    raise
         for alarm in (STORE_UNAVAILABLE, STORE_DENIED, STORE_REFUSED):
             self.alarms.silence(alarm)
 
@@ -134,3 +137,9 @@ class Uploads:
         if isinstance(error, StoreRejected):
             self.alarms.ring(STORE_REFUSED)
         return False
+
+
+async def _check(asset: Asset | None) -> None:
+    """Raises ``SpoolLost`` unless the asset's file, if there is one, is whole."""
+    if asset is not None and not await anyio.to_thread.run_sync(is_whole, asset):
+        raise SpoolLost(asset.key)

@@ -157,9 +157,12 @@ class House:
             while True:
                 changed = self.service.room.ticket
                 left = await self.elements()
-                if not (self.service.roster.busy or self.service.delivery.pending or left):
+                if self.service.roster.busy or self.service.delivery.pending:
+                    await changed.wait()
+                elif left:
+                    await turns()  # not held here, or not yet
+                else:
                     break
-                await changed.wait()
         snapshot = self.service.engine.snapshot()
         assert set(snapshot["ledger"]["device"]["by"]) <= {"weights"}, snapshot
         assert not snapshot["running"]
