@@ -68,6 +68,18 @@ def test_a_command_too_many_is_found() -> None:
     assert (difference.expected, difference.got) == (repr(more), "nothing more")
 
 
+def test_the_first_of_several_differences_is_told() -> None:
+    turns = busy(header())
+    place = next(n for n, t in enumerate(turns) if len(t.commands or ()) > 2)
+    first, second, *rest = turns[place].commands or ()
+    other = m.Evict("sdxl.unet")
+    turns[place] = replace(turns[place], commands=(first, other, *rest))
+    _, difference = replayed(turns)
+    assert difference is not None
+    assert (difference.number, difference.place) == (place + 1, 1)
+    assert (difference.expected, difference.got) == (repr(other), repr(wordless(second)))
+
+
 def test_an_event_that_was_not_recorded_is_missed() -> None:
     turns = busy(header())
     _, difference = replayed([turns[0], *turns[2:]])
