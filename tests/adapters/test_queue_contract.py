@@ -9,7 +9,17 @@ from uuid import uuid4
 
 import anyio
 import pytest
-from support.queues import LEFT, OTHER, RIGHT, QueueWorld, embedded, native, shared, upstash
+from support.queues import (
+    LEFT,
+    OTHER,
+    RIGHT,
+    QueueWorld,
+    embedded,
+    encrypted,
+    native,
+    shared,
+    upstash,
+)
 from support.redis_process import RedisProcess
 from support.turns import turns
 
@@ -22,6 +32,7 @@ LONG = 20.0
 WORLDS: dict[str, Callable[[Path, RedisProcess], Any]] = {
     "embedded": lambda folder, _: embedded(folder),
     "redis": lambda _, redis: shared(redis, native(redis)),
+    "redis over TLS": lambda folder, redis: encrypted(redis, folder),
     "upstash polled": lambda _, redis: upstash(redis, streaming=False),
     "upstash with events": lambda _, redis: upstash(redis, streaming=True),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ import pytest
 import structlog
 from support.queues import LEFT, OTHER, OWNER, RIGHT, SIDES, SharedWorld, native, shared, upstash
 from support.redis_process import CLAIMS, HELD, LEASES, RedisProcess, redis_process
+from support.tls_front import tls_front
 from support.upstash import TOKEN, Fault, UpstashFront
 
 from ourvidz.adapters import queue_shared
@@ -549,3 +551,20 @@ async def test_a_look_at_the_queues_that_says_nothing_is_the_servers_fault(reply
     server = UpstashServer(rest, [LEFT, RIGHT], Pauses(), random.Random(1))
     with pytest.raises(QueueUnavailable, match="does not give"):
         await server.watch._look([LEFT, RIGHT])
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_certificate_that_nobody_vouches_for_is_not_taken(
+    redis: RedisProcess, tmp_path: Path, trusted: bool
+) -> None:
+    async with tls_front(redis.port, tmp_path) as front:
+        url = f"rediss://localhost:{front.port}/0" + (
+            f"?ssl_ca_certs={front.ca}" if trusted else ""
+        )
+        async with redis_server(url, 10, SystemClock()) as server:
+            source = SharedQueues(server, OWNER, SIDES)
+            if trusted:
+                assert await source.claim(LEFT, "c", LEASE) is None
+            else:
+                with pytest.raises(QueueUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+                    await source.claim(LEFT, "c", LEASE)

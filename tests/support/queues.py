@@ -11,6 +11,7 @@ from typing import Protocol
 
 import orjson
 from support.redis_process import DEAD, HELD, RedisProcess
+from support.tls_front import tls_front
 from support.upstash import TOKEN, UpstashFront
 
 from ourvidz.adapters.clock import SystemClock
@@ -168,6 +169,15 @@ async def shared(
 
 def native(redis: RedisProcess) -> OpenServer:
     return lambda: redis_server(redis.url, 10, SystemClock())
+
+
+@asynccontextmanager
+async def encrypted(redis: RedisProcess, folder: Path) -> AsyncIterator[SharedWorld]:
+    """The same server behind TLS."""
+    async with tls_front(redis.port, folder) as front:
+        url = f"rediss://localhost:{front.port}/0?ssl_ca_certs={front.ca}"
+        async with shared(redis, lambda: redis_server(url, 10, SystemClock())) as world:
+            yield world
 
 
 @asynccontextmanager
