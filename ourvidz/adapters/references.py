@@ -104,8 +104,10 @@ class GuardedReferences:
             return await copy.read_bytes()
         except KeyError as error:
             raise _Refused("there is no such file in the storage") from error
-        except (StoreDenied, StoreUnavailable) as error:
+        except StoreUnavailable as error:
             raise _StoreAway(str(error)) from error
+        except StoreDenied as error:  # perhaps this key alone: some do not say what is absent
+            raise _Unavailable(str(error)) from error
         except StoreRejected as error:
             raise _Refused(str(error)) from error
         except TimeoutError as error:

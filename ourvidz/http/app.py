@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import Depends, FastAPI, Security
+from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from ourvidz import __version__
@@ -10,7 +10,7 @@ from ourvidz.config import Settings
 from ourvidz.http import callbacks, dead_letters, jobs, problems, system
 from ourvidz.http.access import Access
 from ourvidz.http.auth import Guard
-from ourvidz.http.context import Context, writable
+from ourvidz.http.context import Context
 from ourvidz.http.facade import JobService
 from ourvidz.http.openapi import Api
 
@@ -39,9 +39,8 @@ def create_api(service: JobService, settings: Settings) -> FastAPI:
     bearer = HTTPBearer(auto_error=False, description="OURVIDZ_TOKEN, where the service has one.")
     api.include_router(system.open_router)
     api.include_router(system.router, dependencies=[Security(bearer)])
-    written = [Security(bearer), Depends(writable)]
-    api.include_router(jobs.router, dependencies=written)
-    api.include_router(callbacks.router, dependencies=written)
+    api.include_router(jobs.router, dependencies=[Security(bearer)])
+    api.include_router(callbacks.router, dependencies=[Security(bearer)])
     api.include_router(dead_letters.router, dependencies=[Security(bearer)])
     api.add_middleware(Guard, settings=settings)
     api.add_middleware(Access)

@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from ourvidz.http.answers import json_response, problems
 from ourvidz.http.context import ContextOf
+from ourvidz.http.journal_route import JournalRoute
 from ourvidz.http.models import ParkedCallbacks, RetriedCallbacks
 
-router = APIRouter(prefix="/callbacks", tags=["callbacks"])
+router = APIRouter(prefix="/callbacks", tags=["callbacks"], route_class=JournalRoute)
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 

@@ -10,7 +10,6 @@ from fastapi import Depends, Request
 from ourvidz.config import Settings
 from ourvidz.http.facade import JobService
 from ourvidz.http.open_requests import OpenRequests
-from ourvidz.http.problems import JOURNAL_DOWN, HttpProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +22,6 @@ class Context:
 async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
-
-
-async def writable(context: Annotated[Context, Depends(_context)]) -> None:
-    """Raises ``HttpProblem`` where an answer would have to wait for the journal's disk."""
-    if context.service.trouble is not None:
-        # Why is in the log: it may tell of this machine what is not for callers.
-        detail = "the service cannot write anything down for now"
-        raise HttpProblem(JOURNAL_DOWN, detail, headers={"Retry-After": "5"})
 
 
 ContextOf = Annotated[Context, Depends(_context)]

@@ -15,13 +15,14 @@ from starlette.responses import Response
 from ourvidz.http.answers import json_response, problems
 from ourvidz.http.context import Context, ContextOf, base_url
 from ourvidz.http.headers import new_id, wait_seconds
+from ourvidz.http.journal_route import JournalRoute
 from ourvidz.http.limits import read_object
 from ourvidz.http.models import Job, JobList, Status
 from ourvidz.http.problems import BUSY, INVALID_PARAMETER, NOT_FOUND, HttpProblem
 from ourvidz.http.sse import EventStream, ended, events, last_event_id, seen_to_the_end
 from ourvidz.service.service import TooLate
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=JournalRoute)
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SUBMITTED: dict[int | str, dict[str, Any]] = {

@@ -86,7 +86,7 @@ class Announcer:
 
     async def _park(self, event_id: str, reason: str) -> None:
         await self.journal.answer_failed(event_id, reason, park=True)
-        self.parked += 1
+        self.parked = await self.journal.parked()
         log.error("callback_parked", event_id=event_id, reason=reason)
 
     def _body(self, record: JobRecord) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import UUID
 
 import anyio
@@ -47,6 +48,7 @@ class _Held:
     claim_id: str | None
     lost: str | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    over: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)
@@ -103,29 +105,33 @@ class Delivery:
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
         self.pending += 1
+        while (earlier := self._held.get(job_id)) is not None:
+            await earlier.over.wait()  # an answer of it that was given up is to be sent once more
+        self.alarms.silence(SPOOL_LOST, job_id)
         held = self._held[job_id] = _Held(claim_id)
         try:
             with held.scope:
                 async for attempt in stamina.retry_context(
-                    on=self._broke, **backoff(self.callback)
+                    on=partial(self._broke, job_id), **backoff(self.callback)
                 ):
                     with attempt:
                         await self._deliver(job_id, decided)
-                        self.alarms.silence(DELIVERY_BROKE)
             if held.lost is not None:
                 await self._let_go(job_id, held)
         finally:
             self._held.pop(job_id, None)
+            held.over.set()
+            self.alarms.silence(DELIVERY_BROKE, job_id)
             self.pending -= 1
             self.disk.look()
             self.room.notify()
 
-    def _broke(self, error: BaseException) -> bool:
+    def _broke(self, job_id: str, error: BaseException) -> bool:
         """Whether to try again; a cancelled delivery is over."""
         if not isinstance(error, Exception):
             return False
-        log.error("delivery_broke", exc_info=error)
-        self.alarms.ring(DELIVERY_BROKE)
+        log.error("delivery_broke", job=job_id, exc_info=error)
+        self.alarms.ring(DELIVERY_BROKE, job_id)
         return True
 
     async def _deliver(self, job_id: str, decided: Callable[[], None]) -> None:
@@ -201,7 +207,7 @@ class Delivery:
     async def _make_again(self, job_id: str, lost: SpoolLost) -> None:
         """What the disk has lost is rendered again, by whoever claims the job's element next."""
         log.error("spool_lost", job=job_id, key=str(lost))
-        self.alarms.ring(SPOOL_LOST)
+        self.alarms.ring(SPOOL_LOST, job_id)
         self.uploads.drop(UUID(job_id))
         await self.journal.requeue(UUID(job_id))
         await self.spool.left(job_id)
@@ -233,7 +239,6 @@ class Delivery:
         else:
             result = replace(result, assets=stored, failed=failed)
         await self.journal.uploaded(record.spec.id, result)
-        self.alarms.silence(SPOOL_LOST)
         self.uploads.drop(record.spec.id)
         updated = await self.journal.get(record.spec.id)
         assert updated is not None, "the journal forgets no job"

@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from ourvidz.config.settings import Settings
 from ourvidz.jobs import InvalidJob, JobError, JobResult, JobSpec, JobState
-from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known
+from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known, QueueUnavailable
 from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.calibration import Forecasts
 from ourvidz.service.delivery import Delivery
@@ -99,6 +99,7 @@ class Service:
     _stop: anyio.Event = field(default_factory=anyio.Event)
     _recovered: anyio.Event = field(default_factory=anyio.Event)
     _tasks: TaskGroup | None = None
+    _undecided: dict[UUID, anyio.Event] = field(default_factory=dict)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until ``stop``, then drain. Started once the queues are being consumed.
@@ -196,7 +197,8 @@ class Service:
         return [self._data(record, base_url) for record in records]
 
     async def cancel(self, job_id: str) -> JobRecord | None:
-        """Cancel a job; ``None`` for an unknown id. Raises ``TooLate``. Repeating is harmless.
+        """Cancel a job; ``None`` for an unknown id. Raises ``TooLate``, ``QueueUnavailable``.
+        Repeating is harmless.
 
         The job is looked for again after every wait, for it may have moved on meanwhile.
         """
@@ -204,8 +206,10 @@ class Service:
         while True:
             entered = self.roster.entered.ticket
             record = await self._record(job_id)
-            if record is None or record.state is JobState.CANCELLED:
-                return record
+            if record is None:
+                return None
+            if record.state is JobState.CANCELLED:
+                return await self._cancelled(record.spec.id)
             active = self.roster.get(record.spec.id)
             if active is not None and not active.decided:
                 await self.stop_job(active, "api")
@@ -236,18 +240,33 @@ class Service:
             await self.engine.put(CancelRequested(job.part_id))
 
     async def _cancel_queued(self, record: JobRecord) -> None:
-        """Nothing happens if the job is not queued any more. Raises ``TooLate``."""
+        """Nothing happens if the job is not queued any more. Raises as ``_cancelled``."""
         result = JobResult("cancelled", error=CANCELLED, warnings=record.spec.warnings)
         cancelled = await self.journal.cancel_queued(record.spec.id, result)
         if not cancelled or self._tasks is None:
             return  # Nobody delivers while the service ends: the next start does.
-        decided = anyio.Event()
-        self._tasks.start_soon(self.delivery.deliver, str(record.spec.id), None, decided.set)
-        with anyio.move_on_after(_QUEUE_SECONDS):
-            await decided.wait()
-        found = await self.journal.get(record.spec.id)
-        if found is not None and found.state is not JobState.CANCELLED:
+        decided = self._undecided[record.spec.id] = anyio.Event()
+
+        def decide() -> None:
+            self._undecided.pop(record.spec.id, None)
+            decided.set()
+
+        self._tasks.start_soon(self.delivery.deliver, str(record.spec.id), None, decide)
+        await self._cancelled(record.spec.id)
+
+    async def _cancelled(self, job_id: UUID) -> JobRecord | None:
+        """The record of a job that was cancelled, once that holds. Raises ``TooLate``, or
+        ``QueueUnavailable`` where the queue does not say in time whether another worker has it."""
+        decided = self._undecided.get(job_id)
+        if decided is not None:
+            with anyio.move_on_after(_QUEUE_SECONDS) as limit:
+                await decided.wait()
+            if limit.cancelled_caught:
+                raise QueueUnavailable("the queue does not say whether another worker has the job")
+        record = await self.journal.get(job_id)
+        if record is not None and record.state is not JobState.CANCELLED:
             raise TooLate("another worker has the job, or had it")
+        return record
 
     async def parked_callbacks(self, limit: int) -> Sequence[Mapping[str, Any]]:
         """The terminal callbacks that were given up, oldest first."""

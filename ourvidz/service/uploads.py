@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -113,26 +114,30 @@ class Uploads:
     async def _put(self, key: str, path: str, mime: str, asset: Asset | None = None) -> None:
         """Until the store has it or refuses it for good: a store that is away or denies everything
         holds the job back, it loses nothing. ``asset`` if the file must be that one's, whole."""
-        async for attempt in stamina.retry_context(on=self._again, **backoff(self.callback)):
-            with attempt:
-                await _check(asset)
-                try:
-                    await self.store.put(self.bucket, key, Path(path), mime)
-                except StoreRejected:
-                    await _check(asset)  # it may have gone in the meantime
-                    raise
-        for alarm in (STORE_UNAVAILABLE, STORE_DENIED, STORE_REFUSED):
-            self.alarms.silence(alarm)
+        again = partial(self._again, key)
+        try:
+            async for attempt in stamina.retry_context(on=again, **backoff(self.callback)):
+                with attempt:
+                    await _check(asset)
+                    try:
+                        await self.store.put(self.bucket, key, Path(path), mime)
+                    except StoreRejected:
+                        await _check(asset)  # it may have gone in the meantime
+                        raise
+        finally:
+            for alarm in (STORE_UNAVAILABLE, STORE_DENIED):
+                self.alarms.silence(alarm, key)
+        self.alarms.silence(STORE_REFUSED)
 
-    def _again(self, error: Exception) -> bool | timedelta:
+    def _again(self, key: str, error: Exception) -> bool | timedelta:
         if isinstance(error, StoreUnavailable):
             log.warning("store_unavailable", reason=str(error))
-            self.alarms.ring(STORE_UNAVAILABLE)
+            self.alarms.ring(STORE_UNAVAILABLE, key)
             return asked(error.retry_after_seconds)
         if isinstance(error, StoreDenied):
             # Somebody has to mend it, which takes longer than a store is busy.
             log.error("store_denied", reason=str(error))
-            self.alarms.ring(STORE_DENIED)
+            self.alarms.ring(STORE_DENIED, key)
             return timedelta(seconds=self.callback.retry_seconds_max)
         if isinstance(error, StoreRejected):
             self.alarms.ring(STORE_REFUSED)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import anyio
 import pytest
 import structlog
 from support.api import Api, Exchange, chat, ident, problem, running
 
+from ourvidz.http import journal_route
 from ourvidz.ports import QueueFull, QueueRefused, QueueUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -133,3 +137,25 @@ async def test_while_nothing_can_be_written_down_callers_are_told_to_come_again(
     assert "secret" not in answer.text
     assert answer.headers["retry-after"] == "5"
     assert (await api.client.get("/ping")).status_code == 200
+
+
+async def test_a_request_that_meets_the_trouble_does_not_wait_for_its_end(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_route, "_LOOK_SECONDS", 0.001)
+    asked = anyio.Event()
+
+    async def waits(*_: Any) -> Any:
+        asked.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(api.service, "submit", waits)
+
+    async def breaks() -> None:
+        await asked.wait()
+        api.service.trouble = "full"
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(breaks)
+            problem(await api.client.post("/jobs", json=chat()), 503, "JOURNAL_DOWN")

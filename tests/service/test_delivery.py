@@ -381,6 +381,53 @@ async def test_a_parked_callback_is_sent_once_more(
         assert ended("ourvidz_jobs_ended_total", labels) == 1
 
 
+async def test_a_retry_waits_for_a_delivery_that_is_under_way(
+    open_house: OpenHouse, receiver: Receiver
+) -> None:
+    """Its answer was given up, and its element is being acknowledged."""
+    receiver.reset([Answer(401)])
+    async with open_house(**QUIET) as house:
+        hold, acknowledge = Hold(), house.source.acknowledge
+
+        async def slow(claim_id: str) -> None:
+            await hold.wait()
+            await acknowledge(claim_id)
+
+        house.source.acknowledge = slow  # type: ignore[method-assign]
+        await house.push("sdxl_queue", payload("a"))
+        await hold.reached()
+        assert await house.service.retry_callbacks(None, 10) == 1
+        await house.barrier()
+        assert len(house.terminal(job_id("a"))) == 1
+        hold.release()
+        with anyio.fail_after(LIMIT_SECONDS):
+            await receiver.until(lambda _: len(house.terminal(job_id("a"))) == 2)
+        await house.quiet()
+        assert house.service.health()["alarms"] == []
+        assert house.service.health()["parked_callbacks"] == 0
+
+
+async def test_a_job_that_is_cancelled_takes_its_alarms_along(open_house: OpenHouse) -> None:
+    device = SteppedDevice()
+    hold = device.hold("a", "decode", 2)
+    async with open_house(device, **QUIET) as house:
+
+        async def fails(key: str) -> None:
+            raise StoreUnavailable("away")
+
+        staged(house, fails)
+        await house.push("sdxl_queue", payload("a", batch_size=3))
+        await hold.reached()
+        with anyio.fail_after(LIMIT_SECONDS):
+            while house.service.health()["alarms"] != ["store_unavailable"]:
+                await turns()
+        await house.service.cancel(job_id("a"))
+        hold.release()
+        await house.ended("a")
+        await house.quiet()
+        assert house.service.health()["alarms"] == []
+
+
 async def test_a_callback_is_given_up_after_so_many_attempts(
     open_house: OpenHouse, receiver: Receiver
 ) -> None:
@@ -499,9 +546,27 @@ async def test_progress_that_cannot_be_told_harms_nobody(
         await fine(house)
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("503"), StoreDenied("403")], ids=repr)
+async def test_a_reference_that_is_denied_fails_its_job(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some stores say so of what is absent: it may be this one alone."""
+    monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
+    async with open_house(**QUIET) as house:
+
+        async def get(_: str) -> None:
+            raise StoreDenied("403")
+
+        store: Any = StagedStore(house.root / "store")
+        store.before_get = get
+        fetcher: Any = house.service.intake.flow.parts.references
+        fetcher._others._store = store
+        body = await house.run("a", reference_image="workspace-temp/u/j/0.png")
+        assert body["metadata"]["error"]["code"] == "REFERENCE_FRAME_ERROR"
+        await fine(house)
+
+
 async def test_a_reference_waits_for_a_store_that_is_away(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, error: Exception
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_STORE_SECONDS", 0.001)
     monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
@@ -514,7 +579,7 @@ async def test_a_reference_waits_for_a_store_that_is_away(
             nonlocal asked
             asked += 1
             if away:
-                raise error
+                raise StoreUnavailable("503")
 
         store: Any = StagedStore(house.root / "store")
         store.before_get = get
