@@ -53,7 +53,7 @@ soak: setup
 
 # What to run before a commit: style, types, floors and the fast tests.
 check: setup .venv/node lint
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow' --numprocesses logical
 
 lint: setup
 	$(BIN)/ruff check .
