@@ -22,7 +22,7 @@ import anyio
 import structlog
 from aiobotocore.session import AioSession
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 
 from ourvidz.adapters.notify_http import retry_after
@@ -49,6 +49,7 @@ log = structlog.get_logger()
 
 # A file in parts that will not be finished is worth so long; the service drops it some day itself.
 _ABORT_SECONDS = 10.0
+_TIMEOUTS = (TimeoutError, ConnectTimeoutError, ReadTimeoutError)
 _NETWORK = (BotoCoreError, ResponseParserError, aiohttp.ClientError, TimeoutError)
 # Nothing of this machine's own set-up for AWS is read: what holds stands in the configuration.
 _ALONE = {
@@ -316,7 +317,7 @@ def _doubtful(reply: Mapping[str, Any], parts: Sequence[Piece]) -> bool:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    reason = "no answer in time" if isinstance(error, _TIMEOUTS) else type(error).__name__
     return StoreUnavailable(f"the store did not answer: {reason}")
 
 

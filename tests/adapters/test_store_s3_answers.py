@@ -253,7 +253,6 @@ async def test_a_store_that_never_answers(
     async with open_s3_store(config, SECRETS, SystemClock()) as store:
         with pytest.raises(StoreUnavailable, match="no answer in time"):
             await put(store, picture)
-    assert hold.is_reached
     hold.release()
 
 
