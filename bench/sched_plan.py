@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from bench.sched_limits import LIMITS
 from bench.sched_runs import PROFILE, Round, Source
 from scheduler.contest import CONTESTANTS
 
@@ -63,6 +64,7 @@ class Sheets(Generic[T]):
     are by policy, and by how busy or how large it is."""
 
     policies: Mapping[str, Sequence[T]]
+    limits: Mapping[str, Sequence[T]]
     ablation: Mapping[str, Sequence[T]]
     strained: Mapping[str, Sequence[T]]
     frontier: Mapping[float, Sequence[T]]
@@ -94,6 +96,7 @@ def plan(sources: Sequence[Source], profile: Path = PROFILE) -> Sheets[Round]:
 
     return Sheets(
         policies={name: over(sources, name) for name in CONTESTANTS},
+        limits={name: over(sources, name) for name in (DEFAULT, *LIMITS)},
         ablation={name: over(sources, DEFAULT, changes=off) for name, off in ABLATION},
         strained={
             **{name: over(few, DEFAULT, changes=off, **STRAIN) for name, off in ABLATION},

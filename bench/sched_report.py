@@ -29,6 +29,7 @@ FIGURES = DOCUMENT.parent / "figures"
 TOLD_EVERY = 10
 SAYS = {
     "policies": "Every policy: mean flow over the bound's, SLO met, and the p95 of videos",
+    "limits": "The default policy beside what could be had at most",
     "ablation": "The default policy without each of its ingredients",
     "strained": "The same at twice the load on half the card",
     "frontier": "Mean flow over the bound's against the p95 of videos, one setting swept",
@@ -42,10 +43,10 @@ def write_document(document: Path = DOCUMENT, figures: Path = FIGURES) -> None:
 
     sheets = serve(plan(SEEDS))
     files = draw(sheets, figures)
-    blocks = {
-        name: f"![{SAYS[name]}]({files[name].relative_to(document.parent)})\n\n{table}"
-        for name, table in tables(sheets).items()
-    }
+    blocks = tables(sheets)
+    for name, file in files.items():
+        shown = f"![{SAYS[name]}]({file.relative_to(document.parent)})"
+        blocks[name] = f"{shown}\n\n{blocks[name]}"
     blocks["traffic"] = fit_table(SEEDS)
     document.write_text(marked.fill(document.read_text("utf-8"), blocks), "utf-8")
 

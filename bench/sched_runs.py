@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import traffic
+from bench.sched_limits import LIMITS, serve
 from ourvidz.cli.simulate import read_profile, read_workload
 from ourvidz.config.policy import scheduler_settings
 from ourvidz.config.settings import Scheduler
-from scheduler.contest import contest
+from scheduler.contest import contest, summary
 from scheduler.profile import Profile, parse
 from scheduler.types import SchedulerSettings
 from scheduler.workload import Workload, chain, parse_all
@@ -34,8 +35,8 @@ Source = int | Path
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One contest: ``changes`` to the default settings, arrivals ``load`` times as dense, a card of
-    ``vram_bytes`` where it is not the profile's own."""
+    """One contest of a policy, or of one of the ``LIMITS``: ``changes`` to the default settings,
+    arrivals ``load`` times as dense, a card of ``vram_bytes`` where it is not the profile's own."""
 
     policy: str
     source: Source
@@ -62,12 +63,14 @@ def changed(settings: SchedulerSettings, changes: Mapping[str, Any]) -> Schedule
 
 def run(round_: Round) -> Row:
     """Raises ``InputError`` for a request that the card cannot serve."""
-    return contest(
-        round_.policy,
-        _workload(round_.source, round_.load),
-        _profile(round_.profile, round_.vram_bytes),
-        changed(default_settings(), round_.changes),
-    )
+    workload = _workload(round_.source, round_.load)
+    profile = _profile(round_.profile, round_.vram_bytes)
+    ideal = LIMITS.get(round_.policy)
+    if ideal is not None:
+        ends = serve(workload, profile, ideal)
+        return {"policy": round_.policy, **summary(workload, profile, ends)}
+    settings = changed(default_settings(), round_.changes)
+    return contest(round_.policy, workload, profile, settings)
 
 
 def run_all(rounds: Collection[Round], progress: Callable[[int, Round], None]) -> dict[Round, Row]:

@@ -21,6 +21,7 @@ def tables(sheets: Sheets[Row]) -> dict[str, str]:
     """By the sheet's name."""
     base = sheets.policies[BASE]
     policies: list[Line] = [((name,), rows, base) for name, rows in sheets.policies.items()]
+    limits: list[Line] = [((name,), rows, base) for name, rows in sheets.limits.items()]
     ablation: list[Line] = [((name,), rows, base) for name, rows in sheets.ablation.items()]
     slow = sheets.strained[BASE]
     strained: list[Line] = [((name,), rows, slow) for name, rows in sheets.strained.items()]
@@ -29,6 +30,7 @@ def tables(sheets: Sheets[Row]) -> dict[str, str]:
         "policies": "\n\n".join(
             _table(("policy",), columns, policies) for columns in (SUMMARY, BY_CLASS)
         ),
+        "limits": _table(("schedule",), FLOWS, limits),
         "ablation": _table(("default",), SHORT, ablation),
         "strained": _table(("default",), SHORT, strained),
         "frontier": _table((f"`{FRONTIER_SETTING}`",), SHORT, frontier),
@@ -146,13 +148,16 @@ BY_CLASS: tuple[Column, ...] = (
     _P95,
     _classes("p99 s", "p99"),
 )
-SHORT: tuple[Column, ...] = (
+FLOWS: tuple[Column, ...] = (
     _plain("mean flow s", "mean_flow_s"),
     _RATIO,
     _SLO,
     (f"{_P95[0]}, chat / image / video", _P95[1]),
     _VIDEO,
     _SLOWDOWN,
+)
+SHORT: tuple[Column, ...] = (
+    *FLOWS,
     _plain("loads", "loads"),
     _plain("starved", "starved"),
 )
