@@ -27,6 +27,7 @@ from bench.delivery_pickup import INTAKE, OLD_SECONDS, Effort, Old
 from bench.delivery_service import Cost
 from bench.sched_tables import markdown
 from ourvidz import logs
+from ourvidz.service.samples import quantile
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -109,7 +110,7 @@ def blocks(figures: Figures) -> dict[str, str]:
     rows = [(kind, figures.pickup[kind]) for kind in figures.pickup]
     rows += [(f"a loop with pauses of {s:g} s", old.taken) for s, old in figures.old.items()]
     pickup = [
-        (name, str(len(taken)), *(_milliseconds(_quantile(taken, q)) for q in (0.5, 0.99)))
+        (name, str(len(taken)), *(_milliseconds(quantile(taken, q)) for q in (0.5, 0.99)))
         for name, taken in rows
     ]
     costs = [
@@ -166,12 +167,8 @@ def write(figures: Figures, document: Path = DOCUMENT, result: Path = RESULT) ->
 
 
 def _summary(taken: Sequence[float]) -> dict[str, float]:
-    quantiles = {f"p{round(100 * q)}": round(_quantile(taken, q), 5) for q in (0.5, 0.99)}
+    quantiles = {f"p{round(100 * q)}": round(quantile(taken, q), 5) for q in (0.5, 0.99)}
     return {"samples": len(taken), **quantiles, "max": round(max(taken), 5)}
-
-
-def _quantile(taken: Sequence[float], share: float) -> float:
-    return sorted(taken)[min(len(taken) - 1, int(share * len(taken)))]
 
 
 def _milliseconds(seconds: float) -> str:
@@ -180,7 +177,7 @@ def _milliseconds(seconds: float) -> str:
 
 def _span(seconds: Sequence[float]) -> tuple[str, str, str]:
     return (
-        f"{_quantile(seconds, 0.5):.1f}",
+        f"{quantile(seconds, 0.5):.1f}",
         f"{min(seconds):.1f}",
         f"{max(seconds):.1f}",
     )

@@ -4,11 +4,13 @@ is broken, or something before it, may say anything."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, PositiveInt, TypeAdapter, ValidationError
 
-from ourvidz.ports import LETTER_BYTES_SHOWN, DeadLetter
+from ourvidz.ports import LETTER_BYTES_SHOWN, DeadLetter, QueueUnavailable
+
+T = TypeVar("T")
 
 # Of each dead letter: its facts, and what is shown of the element.
 LETTER_BYTES: Final = 4 * LETTER_BYTES_SHOWN
@@ -46,6 +48,16 @@ CLAIMED: Final = TypeAdapter(tuple[bytes, bytes, int, bytes] | tuple[()])
 STANDING: Final = TypeAdapter(Literal[b"free", b"held", b"ended", b"other body"])
 LETTERS: Final = TypeAdapter(Annotated[list[bytes | int], AfterValidator(_of_letters)])
 _FACTS: Final = TypeAdapter(_Facts)
+
+
+def read(form: TypeAdapter[T], reply: object) -> T:
+    """The reply in its script's form. Raises ``QueueUnavailable`` for one that was made up on its
+    way."""
+    try:
+        return form.validate_python(reply)
+    except ValidationError as error:
+        message = "the queues' server gave a reply that its script does not give"
+        raise QueueUnavailable(message) from error
 
 
 def dead_letters(reply: list[Any]) -> list[DeadLetter]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import stamina
 import structlog
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ourvidz.adapters import queue_replies as replies
 from ourvidz.adapters import queue_scripts as scripts
@@ -101,7 +101,7 @@ class SharedQueues:
 
     async def recover(self) -> int:
         """At start: only what this very worker held; another's leases are its own affair."""
-        found = await self._repeated(replies.FOUND, scripts.OWNED, [scripts.CLAIMS], [self._owner])
+        found = await self._run(replies.FOUND, scripts.OWNED, [scripts.CLAIMS], [self._owner])
         return await self._put_back(found, "owned")
 
     async def push(self, queue: str, raw: bytes) -> None:
@@ -109,7 +109,7 @@ class SharedQueues:
         keys = [queue, scripts.CLAIMS, scripts.pushed_key(uuid4().hex)]
         limit = self._bounds.elements
         arguments: list[Argument] = [*_as_text(raw), limit, _PUSH_SECONDS]
-        if not await self._repeated(replies.COUNT, scripts.PUSH, keys, arguments):
+        if not await self._run(replies.COUNT, scripts.PUSH, keys, arguments):
             raise QueueFull(f"{queue} holds {limit} elements, as many as it may")
 
     async def claim(self, queue: str, claim_id: str, lease_seconds: float) -> Claimed | None:
@@ -120,7 +120,9 @@ class SharedQueues:
         claim: list[Argument] = [claim_id, self._owner, _milliseconds(lease_seconds), side]
         arguments = [*claim, _ELEMENT_BYTES_MAX, _TOO_LARGE, *self._letters()]
         while True:
-            reply = await self._run(replies.CLAIMED, scripts.CLAIM, keys, arguments, element=True)
+            reply = await self._run(
+                replies.CLAIMED, scripts.CLAIM, keys, arguments, element=True, attempts=1
+            )
             if not reply:
                 return None
             _, found_in, attempts, raw = reply
@@ -137,7 +139,7 @@ class SharedQueues:
     async def mark(self, claim_id: str | None, job: str, digest: str) -> Standing:
         keys = [scripts.job_key(job), scripts.CLAIMS]
         arguments: list[Argument] = [claim_id or "", self._owner, digest, _JOB_SECONDS]
-        reply = await self._repeated(replies.STANDING, scripts.MARK, keys, arguments)
+        reply = await self._run(replies.STANDING, scripts.MARK, keys, arguments)
         standing = Standing(reply.decode())
         if claim_id is not None and standing is Standing.FREE:
             self._jobs[claim_id] = job
@@ -149,7 +151,7 @@ class SharedQueues:
 
     async def renew(self, claim_ids: Sequence[str], lease_seconds: float) -> frozenset[str]:
         arguments: list[Argument] = [_milliseconds(lease_seconds), *claim_ids]
-        places = await self._repeated(replies.PLACES, scripts.RENEW, [scripts.LEASES], arguments)
+        places = await self._run(replies.PLACES, scripts.RENEW, [scripts.LEASES], arguments)
         lost = frozenset(claim_ids[place - 1] for place in places if place <= len(claim_ids))
         for claim_id in lost:
             self._forget(claim_id)
@@ -157,15 +159,13 @@ class SharedQueues:
 
     async def acknowledge(self, claim_id: str) -> None:
         keys = [*_BOOKS, self._job_key(claim_id)]
-        await self._repeated(replies.COUNT, scripts.ACKNOWLEDGE, keys, [claim_id, _JOB_SECONDS])
+        await self._run(replies.COUNT, scripts.ACKNOWLEDGE, keys, [claim_id, _JOB_SECONDS])
         self._forget(claim_id)
 
     async def hand_back(self, claim_id: str) -> None:
         queue = self._queues.get(claim_id)
         if queue is None:
-            found = await self._repeated(
-                replies.TEXTS, scripts.QUEUE_OF, [scripts.CLAIMS], [claim_id]
-            )
+            found = await self._run(replies.TEXTS, scripts.QUEUE_OF, [scripts.CLAIMS], [claim_id])
             if not found:
                 return
             queue = found[0].decode()
@@ -174,19 +174,19 @@ class SharedQueues:
 
     async def count_attempt(self, claim_id: str) -> int:
         arguments = [claim_id, uuid4().hex]
-        return await self._repeated(replies.COUNT, scripts.COUNT, [scripts.CLAIMS], arguments)
+        return await self._run(replies.COUNT, scripts.COUNT, [scripts.CLAIMS], arguments)
 
     async def dead_letter(self, claim_id: str, reason: str) -> None:
         # A reason may quote what is no text; the server's messages are UTF-8.
         shown = reason.encode("utf-8", "replace").decode()
         keys = [*_BOOKS, scripts.DEAD, scripts.COUNTERS, self._job_key(claim_id)]
         arguments: list[Argument] = [claim_id, shown, *self._letters(), _JOB_SECONDS]
-        await self._repeated(replies.COUNT, scripts.DEAD_LETTER, keys, arguments)
+        await self._run(replies.COUNT, scripts.DEAD_LETTER, keys, arguments)
         self._forget(claim_id)
 
     async def dead_letters(self, limit: int) -> Sequence[DeadLetter]:
         arguments = [limit, replies.LETTER_BYTES]
-        found = await self._repeated(
+        found = await self._run(
             replies.LETTERS, scripts.DEAD_LETTERS, [scripts.DEAD], arguments, element=True
         )
         return replies.dead_letters(found)
@@ -195,7 +195,7 @@ class SharedQueues:
         count = 0
         while True:
             keys = [scripts.CLAIMS, scripts.LEASES]
-            found = await self._repeated(replies.FOUND, scripts.EXPIRED, keys, [_EXPIRED_MAX])
+            found = await self._run(replies.FOUND, scripts.EXPIRED, keys, [_EXPIRED_MAX])
             count += await self._put_back(found, "expired")
             if len(found) < 3 * _EXPIRED_MAX:
                 return count
@@ -223,27 +223,8 @@ class SharedQueues:
             in_order = [claim for _, claim in sorted(numbered, reverse=True)]
             keys = [queue, scripts.attempts_key(queue), *_BOOKS]
             arguments = [side, why, self._owner, *in_order]
-            count += await self._repeated(replies.COUNT, scripts.PUT_BACK, keys, arguments)
+            count += await self._run(replies.COUNT, scripts.PUT_BACK, keys, arguments)
         return count
-
-    async def _repeated(
-        self,
-        form: TypeAdapter[T],
-        script: str,
-        keys: Sequence[str],
-        arguments: Sequence[Argument],
-        *,
-        element: bool = False,
-    ) -> T:
-        async for attempt in stamina.retry_context(
-            on=QueueUnavailable,
-            attempts=_ATTEMPTS,
-            wait_initial=_RETRY_SECONDS,
-            wait_max=_RETRY_SECONDS_MAX,
-        ):
-            with attempt:
-                return await self._run(form, script, keys, arguments, element=element)
-        raise AssertionError("the last attempt returns or raises")
 
     async def _run(
         self,
@@ -253,14 +234,19 @@ class SharedQueues:
         arguments: Sequence[Argument],
         *,
         element: bool = False,
+        attempts: int = _ATTEMPTS,
     ) -> T:
-        """One reply. One of another form than the script's was made up on its way."""
-        reply = await self._server.run(script, keys, arguments, element=element)
-        try:
-            return form.validate_python(reply)
-        except ValidationError as error:
-            message = "the queues' server gave a reply that its script does not give"
-            raise QueueUnavailable(message) from error
+        """One script's reply, after as many attempts as it takes and may."""
+        async for attempt in stamina.retry_context(
+            on=QueueUnavailable,
+            attempts=attempts,
+            wait_initial=_RETRY_SECONDS,
+            wait_max=_RETRY_SECONDS_MAX,
+        ):
+            with attempt:
+                reply = await self._server.run(script, keys, arguments, element=element)
+                return replies.read(form, reply)
+        raise AssertionError("the last attempt returns or raises")
 
 
 _BOOKS: Final = [scripts.HELD, scripts.CLAIMS, scripts.LEASES]

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from support.raw_http import Reply, Request, raw_http
 from support.rclone import BUCKET, Rclone, rclone
 from support.stage import Hold
+from support.stored import CONTENT, KEY, NAME, as_usual, put
 from support.supabase_storage import SupabaseStorage, error
 from support.url_signer import SECRET, UrlSigner
 
@@ -23,9 +24,6 @@ from ourvidz.ports import StoreDenied, StoreRejected, StoreUnavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-KEY = "u/j/0.png"
-NAME = f"{BUCKET}/{KEY}"
-CONTENT = b"picture"
 ANON = "eyJhbGciOi.anon"
 
 
@@ -58,21 +56,6 @@ def signer(signing: UrlSigner) -> UrlSigner:
 async def store(storage: SupabaseStorage, signer: UrlSigner) -> AsyncIterator[PresignedStore]:
     async with raw_http(signer.answer) as url, callback_client() as client:
         yield PresignedStore(signer.config(url), SECRET, ANON, client, SystemClock())
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture"
-    path.write_bytes(CONTENT)
-    return path
-
-
-async def as_usual(request: Request) -> None:
-    """Planned among others: this one is answered as always."""
-
-
-async def put(store: PresignedStore, path: Path) -> None:
-    await store.put(BUCKET, KEY, path, "image/png")
 
 
 async def test_what_is_asked_and_what_is_sent(

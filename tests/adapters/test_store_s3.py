@@ -38,13 +38,6 @@ async def store(server: Rclone, anyio_backend: str) -> AsyncIterator[S3Store]:
         yield opened
 
 
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture"
-    path.write_bytes(b"picture")
-    return path
-
-
 def secrets(key: str = KEY_ID, secret: str = "wrong") -> settings.Secrets:
     return settings.Secrets(s3_access_key_id=SecretStr(key), s3_secret_access_key=SecretStr(secret))
 

@@ -11,8 +11,9 @@ import anyio
 import pytest
 from pydantic import SecretStr
 from support.raw_http import Reply, Request, raw_http
-from support.rclone import SECRETS
+from support.rclone import BUCKET, SECRETS
 from support.stage import Hold
+from support.stored import CONTENT, KEY, NAME, PART_BYTES, SMALL, VIDEO, as_usual, put
 from support.supabase_storage import SupabaseStorage, error
 
 from ourvidz.adapters.clock import SystemClock
@@ -22,11 +23,6 @@ from ourvidz.ports import StoreDenied, StoreRejected, StoreUnavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-BUCKET, KEY = "workspace-temp", "u/j/0.png"
-NAME = f"{BUCKET}/{KEY}"
-CONTENT = b"picture"
-PART_BYTES = 1 << 18
-VIDEO = bytes(range(256)) * 2600
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
@@ -49,38 +45,13 @@ async def url(running: SupabaseStorage, anyio_backend: str) -> AsyncIterator[str
 
 @pytest.fixture(scope="module")
 async def store(running: SupabaseStorage, url: str) -> AsyncIterator[S3Store]:
-    # Less than any service allows, so that parts are small.
-    small = {"multipart_bytes": PART_BYTES, "part_bytes": PART_BYTES}
-    config = running.config(url, concurrent_max=2).model_copy(update=small)
+    config = running.config(url, concurrent_max=2).model_copy(update=SMALL)
     async with open_s3_store(config, SECRETS, SystemClock()) as opened:
         yield opened
 
 
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    """Three parts, the last one short."""
-    path = tmp_path / "video"
-    path.write_bytes(VIDEO)
-    return path
-
-
 def files(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
-
-
-async def as_usual(request: Request) -> None:
-    """Planned among others: this one is answered as always."""
-
-
-async def put(store: S3Store, path: Path) -> None:
-    await store.put(BUCKET, KEY, path, "image/png")
 
 
 async def test_what_a_put_sends(storage: SupabaseStorage, store: S3Store, picture: Path) -> None:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from support.raw_http import Reply, Request, raw_http
 from support.rclone import SECRETS
 from support.stage import Hold
+from support.stored import CONTENT, KEY, NAME, PART_BYTES, SMALL, VIDEO, as_usual, put
 from support.supabase_storage import SupabaseStorage, error
 
 from ourvidz.adapters.clock import SystemClock
@@ -23,12 +24,6 @@ from ourvidz.ports import StoreUnavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-BUCKET, KEY = "workspace-temp", "u/j/0.png"
-NAME = f"{BUCKET}/{KEY}"
-CONTENT = b"picture"
-PART_BYTES = 1 << 18
-VIDEO = bytes(range(256)) * 2600
-SMALL = {"multipart_bytes": PART_BYTES, "part_bytes": PART_BYTES}
 WRONG = f'"{"0" * 32}"'
 NOT_COMPARED = "is not the MD5 of what was sent, and the bytes could not be compared: the store "
 
@@ -44,29 +39,6 @@ async def store(storage: SupabaseStorage) -> AsyncIterator[S3Store]:
         config = storage.config(url, concurrent_max=2).model_copy(update=SMALL)
         async with open_s3_store(config, SECRETS, SystemClock()) as opened:
             yield opened
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    """Three parts, the last one short."""
-    path = tmp_path / "video"
-    path.write_bytes(VIDEO)
-    return path
-
-
-async def as_usual(request: Request) -> None:
-    """Planned among others: this one is answered as always."""
-
-
-async def put(store: S3Store, path: Path) -> None:
-    await store.put(BUCKET, KEY, path, "image/png")
 
 
 def changed(content: bytes, at: int) -> bytes:

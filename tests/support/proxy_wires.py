@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 from anyio.streams.buffered import BufferedByteReceiveStream
+from support.raw_http import Targeted
 
 from ourvidz.adapters import queue_scripts
 
@@ -19,7 +19,7 @@ _SCRIPTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Targeted):
     """``raw`` is every byte of it. Of HTTP only: ``target``, ``headers`` by names in lower case."""
 
     raw: bytes
@@ -28,15 +28,6 @@ class Request:
     target: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[bytes, ...] = ()
-
-    @property
-    def path(self) -> str:
-        return unquote(urlsplit(self.target).path)
-
-    @property
-    def query(self) -> Mapping[str, str]:
-        pairs = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
-        return {name: values[0] for name, values in pairs.items()}
 
 
 @dataclass(frozen=True, slots=True)

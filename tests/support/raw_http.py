@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """``headers`` by their names in lower case; ``query`` without repeats."""
+class Targeted:
+    """A request's ``target`` in parts; ``query`` without repeats."""
 
-    method: str
+    __slots__ = ()
     target: str
-    headers: Mapping[str, str]
-    body: bytes
 
     @property
     def path(self) -> str:
@@ -26,6 +23,16 @@ class Request:
     def query(self) -> Mapping[str, str]:
         pairs = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
         return {name: values[0] for name, values in pairs.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Targeted):
+    """``headers`` by their names in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
