@@ -105,8 +105,17 @@ class Delivery:
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
         self.pending += 1
-        while (earlier := self._held.get(job_id)) is not None:
-            await earlier.over.wait()  # an answer of it that was given up is to be sent once more
+        try:
+            # One that is under way may be past the answer that is to be sent once more.
+            while (earlier := self._held.get(job_id)) is not None:
+                await earlier.over.wait()
+            await self._hold(job_id, claim_id, decided)
+        finally:
+            self.pending -= 1
+            self.disk.look()
+            self.room.notify()
+
+    async def _hold(self, job_id: str, claim_id: str | None, decided: Callable[[], None]) -> None:
         self.alarms.silence(SPOOL_LOST, job_id)
         held = self._held[job_id] = _Held(claim_id)
         try:
@@ -122,9 +131,6 @@ class Delivery:
             self._held.pop(job_id, None)
             held.over.set()
             self.alarms.silence(DELIVERY_BROKE, job_id)
-            self.pending -= 1
-            self.disk.look()
-            self.room.notify()
 
     def _broke(self, job_id: str, error: BaseException) -> bool:
         """Whether to try again; a cancelled delivery is over."""
