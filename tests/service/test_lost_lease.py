@@ -229,6 +229,9 @@ async def test_while_its_files_are_stored(open_house: OpenHouse) -> None:
         await house.push("sdxl_queue", payload("a", batch_size=2))
         await hold.reached()
         await house.rendered("a")
+        with anyio.fail_after(LIMIT_SECONDS):
+            while not store.puts:
+                await turns()
         await elsewhere.takes()
         await let_go(house)
         hold.release()
