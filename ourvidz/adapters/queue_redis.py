@@ -82,8 +82,9 @@ async def redis_server(
     try:
         yield RedisServer(commands, blocking, timeout_seconds, clock)
     finally:
-        await commands.aclose()
-        await blocking.aclose()
+        with anyio.CancelScope(shield=True):
+            await commands.aclose()
+            await blocking.aclose()
 
 
 def _client(url: str, connect_seconds: float, read_seconds: float | None) -> Redis:

@@ -65,7 +65,9 @@ class PinnedClient:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise FetchUnavailable(f"no complete answer within {seconds_max:g} s") from error
         except httpx.ConnectError as error:
-            raise FetchRefused("no connection, or no valid certificate") from error
+            if _by_certificate(error):
+                raise FetchRefused("no valid certificate") from error
+            raise FetchUnavailable("no connection") from error
         except (httpx.TransportError, OSError) as error:
             raise FetchUnavailable("the connection broke off") from error
 
@@ -116,6 +118,13 @@ class PinnedClient:
                 return await _read(response, bytes_max)
             finally:
                 await response.aclose()
+
+
+def _by_certificate(error: BaseException) -> bool:
+    before = error.__context__
+    while before is not None and not isinstance(before, ssl.SSLCertVerificationError):
+        before = before.__context__
+    return before is not None
 
 
 def _check_head(response: httpx.Response, bytes_max: int) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -46,14 +46,8 @@ class UpstashRest:
         ``queue_shared.ScriptServer``."""
         self.meter.count()
         extra = {"Upstash-Encoding": "base64"} if element else {}
-        try:
-            with anyio.fail_after(self._timeout_seconds):
-                status, body = await self._post(orjson.dumps(parts), extra)
-        except TimeoutError as error:
-            message = f"Upstash gave no answer within {self._timeout_seconds:g} s"
-            raise QueueUnavailable(message) from error
-        except httpx.HTTPError as error:
-            raise QueueUnavailable(f"Upstash does not answer: {shown(error)}") from error
+        with self._in_time():
+            status, body = await self._post(orjson.dumps(parts), extra)
         result = _judged(status, body)
         return _element(result) if element else _as_bytes(result)
 
@@ -62,28 +56,41 @@ class UpstashRest:
         """The events of a channel, each with its kind ("subscribe", "message") and its payload.
         They end when the server ends them."""
         self.meter.count()
+        with self._in_time():
+            response = await self._subscribe(channel)
+        try:
+            yield _events(response)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+
+    async def _subscribe(self, channel: str) -> httpx.Response:
         request = self._client.build_request(
             "POST",
             f"{self._url}/subscribe/{quote(channel, safe='@:')}",
             headers={**self._headers, "Accept": "text/event-stream"},
             timeout=httpx.Timeout(self._timeout_seconds, read=None),
         )
+        response = await self._client.send(request, stream=True)
         try:
-            with anyio.fail_after(self._timeout_seconds):
-                response = await self._client.send(request, stream=True)
-        except (TimeoutError, httpx.HTTPError) as error:
-            raise QueueUnavailable(f"Upstash does not answer: {shown(error)}") from error
-        try:
-            kind = response.headers.get("Content-Type", "")
-            if response.is_success and not kind.startswith("text/event-stream"):
-                raise QueueRefused(f"Upstash streams no events, but {kind!r}")
-            if not response.is_success:
-                body = await _body(response)
-                _judged(response.status_code, body)
-            yield _events(response)
-        finally:
+            await _check_stream(response)
+        except BaseException:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+            raise
+        return response
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """What is done inside has the time of one answer."""
+        try:
+            with anyio.fail_after(self._timeout_seconds):
+                yield
+        except TimeoutError as error:
+            message = f"Upstash gave no answer within {self._timeout_seconds:g} s"
+            raise QueueUnavailable(message) from error
+        except httpx.HTTPError as error:
+            raise QueueUnavailable(f"Upstash does not answer: {shown(error)}") from error
 
     async def _post(self, content: bytes, extra: dict[str, str]) -> tuple[int, bytes]:
         request = self._client.build_request(
@@ -98,6 +105,15 @@ class UpstashRest:
             return response.status_code, await _body(response)
         finally:
             await response.aclose()
+
+
+async def _check_stream(response: httpx.Response) -> None:
+    """Raises ``QueueError`` for an answer that is no stream of events, and ``httpx.HTTPError``."""
+    if not response.is_success:
+        _judged(response.status_code, await _body(response))
+    kind = response.headers.get("Content-Type", "")
+    if not kind.startswith("text/event-stream"):
+        raise QueueRefused(f"Upstash streams no events, but {kind!r}")
 
 
 async def _body(response: httpx.Response) -> bytes:

@@ -100,7 +100,7 @@ class Delivery:
         """Take one ended job, or one refused payload, through the stages that are left, as long as
         the claim holds; without one, of an earlier process or of a job that was cancelled in its
         queue, until its element is claimed again. ``decided`` is called once it is certain whether
-        such a cancel stands.
+        such a cancel stands, and at the end.
 
         What nobody foresaw holds this one delivery back, with an alarm: it is tried again.
         """
@@ -128,6 +128,7 @@ class Delivery:
             if held.lost is not None:
                 await self._let_go(job_id, held)
         finally:
+            decided()  # also where the claim was lost before that
             self._held.pop(job_id, None)
             held.over.set()
             self.alarms.silence(DELIVERY_BROKE, job_id)

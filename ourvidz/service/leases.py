@@ -38,6 +38,7 @@ class Leases:
         while True:
             await anyio.sleep(self.settings.renew_seconds)
             held = self.held()
+            self.alarms.silence(LEASE_LOST)
             if not held:
                 queue_answered(self.alarms, "renew")
                 continue
@@ -47,7 +48,6 @@ class Leases:
                 queue_failed(self.alarms, "renew", error)
                 continue
             queue_answered(self.alarms, "renew")
-            self.alarms.silence(LEASE_LOST)
             for claim_id in (lost & self.held().keys()) - told:
                 log.error("lease_lost", job=held[claim_id])
                 self.alarms.ring(LEASE_LOST)

@@ -282,6 +282,13 @@ async def test_what_is_not_http_does_no_harm(answer: bytes) -> None:
             await get(server)
 
 
+async def test_a_host_that_does_not_listen_may_be_asked_again() -> None:
+    async with serving(OK) as server:
+        pass
+    with pytest.raises(FetchUnavailable, match="no connection"):
+        await get(server)
+
+
 async def test_a_certificate_for_another_name_is_refused() -> None:
     async with serving(OK) as server:
         with pytest.raises(FetchRefused, match="certificate"):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import anyio
+import httpx
 import pytest
 from support.queues import LEFT, SIDES, UpstashWorld, upstash
+from support.raw_http import Reply, Request, raw_http
 from support.redis_process import RedisProcess
 from support.upstash import Fault
 
 from ourvidz.adapters import upstash_events
+from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.queue_shared import SharedQueues
+from ourvidz.adapters.upstash_rest import UpstashRest
+from ourvidz.ports import QueueUnavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -129,3 +134,15 @@ async def test_a_server_that_is_down_is_probed_again(redis: RedisProcess) -> Non
         for _ in range(3):
             world.front.faults.append(Fault(status=503))
         assert await world.events()._probed() is True
+
+
+@pytest.mark.parametrize("cut", [0, 5], ids=["whole", "cut short"])
+async def test_a_stream_that_is_refused_for_now_may_be_asked_for_again(cut: int) -> None:
+    async def refused(_: Request) -> Reply:
+        return Reply(503, body=b"try again later", cut=cut)
+
+    async with raw_http(refused) as url, httpx.AsyncClient() as client:
+        rest = UpstashRest(url, "token", LONG, client, SystemClock())
+        with pytest.raises(QueueUnavailable, match=r"Upstash (answered 503|does not answer)"):
+            async with rest.subscribed("channel"):
+                raise AssertionError

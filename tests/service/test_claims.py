@@ -100,6 +100,24 @@ async def test_a_second_element_waits_for_its_queue(open_house: OpenHouse) -> No
         await well(house, "a")
 
 
+async def test_a_cancel_whose_job_another_worker_took_meanwhile_is_asked_about_no_more(
+    open_house: OpenHouse,
+) -> None:
+    async with open_house(**QUIET) as house:
+        house.service.intake.stop()
+        await house.service.submit(payload("a"))
+        calls = Away(house, "mark", AWAY)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(house.service.cancel, job_id("a"))
+            with anyio.fail_after(LIMIT_SECONDS):
+                await calls.asked_often.wait()
+            house.service.delivery.supersede(job_id("a"), "mine")
+            house.service.delivery.lose("mine")
+        record = await house.service.cancel(job_id("a"))
+        assert record is not None
+        assert record.state is JobState.CANCELLED
+
+
 async def test_a_drain_does_not_wait_for_ever(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

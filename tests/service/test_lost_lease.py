@@ -18,6 +18,7 @@ from support.turns import turns
 
 from ourvidz.adapters.receiver import Answer, Receiver
 from ourvidz.jobs import JobState
+from ourvidz.service.health import LEASE_LOST
 from ourvidz.service.leases import Leases
 
 pytestmark = pytest.mark.anyio
@@ -436,6 +437,14 @@ async def test_the_renewal_finds_out(open_house: OpenHouse) -> None:
         await let_go(house)
         hold.release()
         await comes_again(house, other)
+
+
+async def test_its_alarm_goes_out_though_nothing_is_held_any_more(open_house: OpenHouse) -> None:
+    async with open_house(**QUIET, **{"intake.renew_seconds": 0.01}) as house:
+        house.service.alarms.ring(LEASE_LOST)
+        with anyio.fail_after(LIMIT_SECONDS):
+            while house.service.health()["alarms"]:
+                await turns()
 
 
 async def test_a_recovered_delivery_needs_no_lease(
