@@ -1,4 +1,4 @@
-"""The composition root: the only file that names concrete adapters."""
+"""The composition root: the only file that builds a service of concrete adapters."""
 
 from __future__ import annotations
 
