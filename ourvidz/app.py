@@ -15,8 +15,9 @@ from ourvidz.adapters.admission import AdmitAll
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.estimates import ESTIMATES_SCHEMA, SqliteMeasurements
+from ourvidz.adapters.http_answers import plain_client
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
-from ourvidz.adapters.notify_http import HttpNotifier, callback_client
+from ourvidz.adapters.notify_http import HttpNotifier
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
 from ourvidz.adapters.queue_redis import redis_server
 from ourvidz.adapters.queue_shared import PopSide, SharedQueues
@@ -64,7 +65,7 @@ async def open_service(
             store = await stack.enter_async_context(_store(settings, clock))
         notifier = None
         if settings.callback.url:
-            client = await stack.enter_async_context(callback_client())
+            client = await stack.enter_async_context(plain_client())
             notifier = _notifier(settings, client, clock)
         recorder = None
         if settings.recorder.path is not None:
@@ -139,7 +140,7 @@ async def _store(settings: Settings, clock: Clock) -> AsyncIterator[AssetStore]:
     elif config.kind == "presigned":
         assert secrets.job_callback_secret is not None, "configuration asks for it with this kind"
         secret, anon = secrets.job_callback_secret, secrets.supabase_anon_key
-        async with callback_client() as client:
+        async with plain_client() as client:
             yield PresignedStore(
                 config,
                 secret.get_secret_value(),

@@ -22,6 +22,7 @@ PLANTED = [
     ("ourvidz/adapters/clock.py", "import ourvidz.service.engine"),
     ("ourvidz/adapters/clock.py", "import ourvidz.http"),
     ("ourvidz/http/__init__.py", "import ourvidz.adapters.clock"),
+    ("ourvidz/cli/jobs.py", "import ourvidz.adapters.clock"),
 ]
 
 

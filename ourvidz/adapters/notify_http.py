@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import anyio
@@ -15,33 +13,16 @@ import httpx
 import orjson
 
 from ourvidz import __version__
+from ourvidz.adapters.http_answers import auth_headers, may_pass, retry_after
 from ourvidz.adapters.signatures import CallbackSigner
 from ourvidz.adapters.signing_clock import REFUSALS, SigningClock
 from ourvidz.ports import Delivered, NotifyRejected, NotifyUnavailable
 
 ANSWER_BYTES_MAX = 64 * 1024
 ANSWER_SECONDS_MAX = 5.0
-RETRY_AFTER_SECONDS_MAX = 86_400.0
 EVENT_ID_CHARACTERS_MAX = 200
 _SHOWN_CHARACTERS = 200
-_RETRIED = frozenset({408, 425, 429})
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
-
-
-def callback_client() -> httpx.AsyncClient:
-    """A client that goes where it is told: no proxy from the environment, no redirects."""
-    return httpx.AsyncClient(trust_env=False, follow_redirects=False)
-
-
-def auth_headers(service_key: str | None) -> dict[str, str]:
-    """A JWT goes into ``apikey`` and ``Authorization``, any other key only into ``apikey``."""
-    key = (service_key or "").strip()
-    if not key:
-        return {}
-    if not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise ValueError("the service key holds characters that no header can carry")
-    bearer = {"Authorization": f"Bearer {key}"} if key.startswith("eyJ") else {}
-    return {"apikey": key, **bearer}
 
 
 class HttpNotifier:
@@ -116,7 +97,7 @@ class HttpNotifier:
             return Delivered(skipped=_says_skipped(answer))
         shown = answer[:_SHOWN_CHARACTERS].decode("utf-8", "replace")
         message = f"the receiver answered {status}: {shown!r}"
-        if status in _RETRIED or status >= 500:
+        if may_pass(status):
             seconds = retry_after(response.headers.get("Retry-After"), self._wall())
             raise NotifyUnavailable(message, seconds)
         raise NotifyRejected(message)
@@ -129,20 +110,6 @@ def header_id(event_id: str) -> str:
     if len(encoded) <= EVENT_ID_CHARACTERS_MAX:
         return encoded
     return hashlib.sha256(encoded.encode()).hexdigest()
-
-
-def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds from a ``Retry-After`` of seconds or an HTTP date, within a day; ``None`` if the
-    header is absent or says nothing. ``now`` is Unix time."""
-    text = (header or "").strip()
-    if re.fullmatch(r"[0-9]{1,12}", text):
-        seconds = float(text)
-    else:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
 
 
 def _says_skipped(answer: bytes) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import structlog
+
+from ourvidz.adapters.http_answers import seconds_ahead
 
 log = structlog.get_logger()
 
@@ -31,11 +32,8 @@ class SigningClock:
     def refused(self, date: str | None) -> bool:
         """A signature made just now was refused by an answer with this ``Date``: whether another
         one will be of another time, and so is worth sending."""
-        try:
-            ahead = parsedate_to_datetime(date or "").timestamp() - self._wall()
-        except (ValueError, OverflowError):
-            return False
-        if abs(ahead - self._ahead) <= _TOLERATED_SECONDS:
+        ahead = seconds_ahead(date, self._wall())
+        if ahead is None or abs(ahead - self._ahead) <= _TOLERATED_SECONDS:
             return False
         log.warning("clock_differs", seconds=round(ahead), of="whoever verifies our signatures")
         self._ahead = ahead

@@ -10,13 +10,13 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
 from ourvidz.adapters.atomic import errno_name
+from ourvidz.adapters.http_answers import may_pass, seconds_ahead
 from ourvidz.adapters.keys import check_key
 from ourvidz.ports import DiskRefused, StoreDenied, StoreRejected, StoreUnavailable
 
@@ -30,7 +30,6 @@ _LASTING = frozenset(
 )
 # The request is right and the file is not at fault: the key, the bucket or the address is.
 _DENIED = frozenset({401, 403, 404, 405})
-_BUSY = frozenset({408, 425, 429})
 
 StoreError = StoreRejected | StoreUnavailable
 
@@ -188,7 +187,7 @@ def status_error(
     writes into the body of an error differs."""
     shown = said.encode("unicode_escape").decode("ascii")[:_SHOWN_CHARACTERS].strip()
     message = f"{who} answered {status}{f': {shown}' if shown else ''}"
-    if status in _BUSY or status >= 500:
+    if may_pass(status):
         return StoreUnavailable(message, retry_after_seconds)
     if status in _DENIED or status < 400:
         return StoreDenied(message)
@@ -198,11 +197,8 @@ def status_error(
 def clock_skew(date: str | None, now: float) -> float:
     """By how many seconds this machine is ahead of whoever wrote a ``Date`` header; 0 where that is
     too little to matter or not to be known."""
-    try:
-        skew = now - parsedate_to_datetime(date or "").timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
-    return skew if abs(skew) > _SKEW_SECONDS else 0.0
+    ahead = seconds_ahead(date, now)
+    return -ahead if ahead is not None and abs(ahead) > _SKEW_SECONDS else 0.0
 
 
 def _pieces(path: Path, whole_max: int, part_bytes: int) -> list[Piece]:

@@ -25,7 +25,7 @@ import orjson
 import structlog
 
 from ourvidz import __version__
-from ourvidz.adapters.notify_http import auth_headers, retry_after
+from ourvidz.adapters.http_answers import auth_headers, retry_after
 from ourvidz.adapters.signatures import CallbackSigner
 from ourvidz.adapters.signing_clock import REFUSALS, SigningClock
 from ourvidz.adapters.store_files import (

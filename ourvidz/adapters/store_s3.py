@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 
-from ourvidz.adapters.notify_http import retry_after
+from ourvidz.adapters.http_answers import retry_after
 from ourvidz.adapters.store_files import (
     CHUNK_BYTES,
     Piece,

@@ -14,6 +14,7 @@ import orjson
 
 from ourvidz import __version__
 from ourvidz.adapters.command_meter import CommandMeter
+from ourvidz.adapters.http_answers import may_pass
 from ourvidz.adapters.queue_errors import passes, shown
 from ourvidz.adapters.queue_scripts import ELEMENT_MARK
 from ourvidz.ports import Clock, QueueRefused, QueueUnavailable
@@ -21,7 +22,6 @@ from ourvidz.ports import Clock, QueueRefused, QueueUnavailable
 # The service's own limit is 10 MB a request; encoded, and with what stands round it, a third more.
 _ANSWER_BYTES_MAX: Final = 16_000_000
 _LINE_CHARACTERS_MAX: Final = 65_536
-_RETRIED: Final = frozenset({408, 425, 429})
 _ENCODED_MARK: Final = base64.b64encode(ELEMENT_MARK).decode()
 
 
@@ -152,7 +152,7 @@ def _judged(status: int, body: bytes) -> Any:
     if status in (401, 403):
         message = f"Upstash does not accept UPSTASH_REDIS_REST_TOKEN ({status}): {said}"
         raise QueueRefused(message)
-    if status in _RETRIED or status >= 500 or (status >= 400 and passes(said)):
+    if may_pass(status) or (status >= 400 and passes(said)):
         raise QueueUnavailable(f"Upstash answered {status}: {said}")
     if status != 200:
         raise QueueRefused(f"Upstash answered {status}: {said}")

@@ -5,12 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from ourvidz.adapters.notify_http import (
-    EVENT_ID_CHARACTERS_MAX,
-    auth_headers,
-    header_id,
-    retry_after,
-)
+from ourvidz.adapters.http_answers import auth_headers, retry_after
+from ourvidz.adapters.notify_http import EVENT_ID_CHARACTERS_MAX, header_id
 
 EVENT = "0d4a9f9e-0d5c-4b0e-8f60-ff7f5b1f0f7d.completed"
 NOW = 1_790_000_000.7

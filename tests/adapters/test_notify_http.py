@@ -14,10 +14,10 @@ import pytest
 from standardwebhooks import Webhook
 
 from ourvidz import __version__
+from ourvidz.adapters.http_answers import plain_client
 from ourvidz.adapters.notify_http import (
     ANSWER_BYTES_MAX,
     HttpNotifier,
-    callback_client,
 )
 from ourvidz.adapters.receiver import Receiver
 from ourvidz.adapters.signatures import CallbackSigner
@@ -34,7 +34,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with callback_client() as client:
+    async with plain_client() as client:
         yield client
 
 
@@ -277,7 +277,7 @@ async def test_redirects_are_not_followed_even_by_a_client_that_would() -> None:
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    async with callback_client() as client, Receiver(SECRET) as receiver:
+    async with plain_client() as client, Receiver(SECRET) as receiver:
         await notifier(client, receiver.url).notify(EVENT, BODY)
     assert len(receiver.callbacks) == 1
 

@@ -6,7 +6,8 @@ import httpx
 import orjson
 import pytest
 
-from ourvidz.adapters.notify_http import HttpNotifier, callback_client
+from ourvidz.adapters.http_answers import plain_client
+from ourvidz.adapters.notify_http import HttpNotifier
 from ourvidz.adapters.receiver import Answer, Receiver
 from ourvidz.ports import NotifyRejected, NotifyUnavailable
 
@@ -19,7 +20,7 @@ BODY = orjson.dumps({"job_id": "0d4a9f9e", "status": "completed"})
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with callback_client() as client:
+    async with plain_client() as client:
         yield client
 
 

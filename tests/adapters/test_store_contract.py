@@ -16,7 +16,7 @@ from support.turns import turns
 from support.url_signer import SECRET, UrlSigner
 
 from ourvidz.adapters.clock import SystemClock
-from ourvidz.adapters.notify_http import callback_client
+from ourvidz.adapters.http_answers import plain_client
 from ourvidz.adapters.store_folder import FolderStore
 from ourvidz.adapters.store_presigned import PresignedStore
 from ourvidz.adapters.store_s3 import open_s3_store
@@ -52,7 +52,7 @@ async def store(
         else:
             signer = UrlSigner(server.url)
             url = await stack.enter_async_context(raw_http(signer.answer))
-            client = await stack.enter_async_context(callback_client())
+            client = await stack.enter_async_context(plain_client())
             yield PresignedStore(signer.config(url, **SMALL), SECRET, None, client, clock)
 
 

@@ -18,7 +18,7 @@ from support.supabase_storage import SupabaseStorage, error
 from support.url_signer import SECRET, UrlSigner
 
 from ourvidz.adapters.clock import SystemClock
-from ourvidz.adapters.notify_http import callback_client
+from ourvidz.adapters.http_answers import plain_client
 from ourvidz.adapters.store_presigned import PresignedStore
 from ourvidz.ports import StoreDenied, StoreRejected, StoreUnavailable
 
@@ -54,7 +54,7 @@ def signer(signing: UrlSigner) -> UrlSigner:
 
 @pytest.fixture
 async def store(storage: SupabaseStorage, signer: UrlSigner) -> AsyncIterator[PresignedStore]:
-    async with raw_http(signer.answer) as url, callback_client() as client:
+    async with raw_http(signer.answer) as url, plain_client() as client:
         yield PresignedStore(signer.config(url), SECRET, ANON, client, SystemClock())
 
 
@@ -140,7 +140,7 @@ async def test_a_real_url_that_has_expired(server: Rclone, picture: Path) -> Non
     date = datetime.now(UTC).strftime("%Y%m%d")
     old = signed["url"].replace(f"X-Amz-Date={date}T", "X-Amz-Date=20200101T")
     signer.planned.append(Reply(200, {}, orjson.dumps({"url": old})))
-    async with raw_http(signer.answer) as url, callback_client() as client:
+    async with raw_http(signer.answer) as url, plain_client() as client:
         store = PresignedStore(signer.config(url), SECRET, None, client, SystemClock())
         await put(store, picture)
     assert len(signer.questions) == 2
@@ -336,7 +336,7 @@ async def test_nobody_listens_where_the_url_leads(
 
 
 async def test_a_wrong_secret_is_denied(signer: UrlSigner, picture: Path) -> None:
-    async with raw_http(signer.answer) as url, callback_client() as client:
+    async with raw_http(signer.answer) as url, plain_client() as client:
         store = PresignedStore(signer.config(url), "other", None, client, SystemClock())
         with pytest.raises(StoreDenied, match=r"store\.presign_url answered 401"):
             await put(store, picture)
@@ -352,7 +352,7 @@ async def test_a_store_that_never_answers(
         return Reply(500)
 
     storage.planned.append(silent)
-    async with raw_http(signer.answer) as url, callback_client() as client:
+    async with raw_http(signer.answer) as url, plain_client() as client:
         config = signer.config(url, timeout_seconds=0.1)
         store = PresignedStore(config, SECRET, None, client, SystemClock())
         with pytest.raises(StoreUnavailable, match="no answer"):
@@ -374,7 +374,7 @@ async def test_no_more_at_once_than_allowed(
             await next(waiting, holds[0]).wait()
 
     storage.planned.extend([held] * 8)
-    async with raw_http(signer.answer) as url, callback_client() as client:
+    async with raw_http(signer.answer) as url, plain_client() as client:
         config = signer.config(url, concurrent_max=2)
         store = PresignedStore(config, SECRET, None, client, SystemClock())
         async with anyio.create_task_group() as tasks:

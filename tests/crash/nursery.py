@@ -26,7 +26,7 @@ from support.house import settings_for
 # Two that a worker imports when it first needs them.
 import ourvidz.http.app
 import ourvidz.http.server  # noqa: F401
-from ourvidz.adapters.notify_http import callback_client
+from ourvidz.adapters.http_answers import plain_client
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def _warm_up() -> None:
     """What takes long the first time, or every time and nobody uses it, as the authorities."""
     context = ssl.create_default_context()
     ssl.create_default_context = lambda *_, **__: context  # type: ignore[assignment]
-    callback_client()
+    plain_client()
     settings_for(Path("unused"), "http://127.0.0.1:9/")
 
 

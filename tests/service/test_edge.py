@@ -14,7 +14,8 @@ from support.edge import Edge, deno_edge
 from support.house import LIMIT_SECONDS, SECRET, USER, House, OpenHouse, job_id, payload
 from support.stage import SteppedDevice
 
-from ourvidz.adapters.notify_http import HttpNotifier, callback_client
+from ourvidz.adapters.http_answers import plain_client
+from ourvidz.adapters.notify_http import HttpNotifier
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.jobs import Asset
 from ourvidz.ports import Delivered, ImageProduced, NotifyRejected, Part, RenderFailed
@@ -258,7 +259,7 @@ async def test_what_the_backend_would_not_believe(
     backend: Edge, secret: str, key: str | None, why: str
 ) -> None:
     """So that what the other tests show means something."""
-    async with callback_client() as client:
+    async with plain_client() as client:
         sender = HttpNotifier(backend.url, secret, backend.key if key is None else key, 30, client)
         with pytest.raises(NotifyRejected, match=f"answered 401.*{why}"):
             await sender.notify(f"{job_id('x')}.failed", b"{}")
@@ -267,7 +268,7 @@ async def test_what_the_backend_would_not_believe(
 async def test_a_body_that_the_backend_could_not_store(backend: Edge) -> None:
     backend.queue("x")
     body = b'{"job_id":"%s","status":"completed","assets":[],"metadata":{}}' % job_id("x").encode()
-    async with callback_client() as client:
+    async with plain_client() as client:
         sender = HttpNotifier(backend.url, SECRET, backend.key, 30, client)
         with pytest.raises(NotifyRejected, match=r"answered 400.*job_type"):
             await sender.notify(f"{job_id('x')}.completed", body)
