@@ -261,6 +261,7 @@ def test_the_document_is_written_round_its_text(
 
 def test_the_shipped_document_shows_figures_that_exist() -> None:
     text = sched_report.DOCUMENT.read_text("utf-8")
+    assert "-->\n<!-- /figures" not in text, "none is left out"
     for name in DRAWN:
         assert f"(figures/{name}.svg)" in text
         assert (sched_report.FIGURES / f"{name}.svg").is_file()
