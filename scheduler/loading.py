@@ -52,10 +52,6 @@ class Loading:
         self._settings = settings
 
     @property
-    def in_flight(self) -> bool:
-        return any(r.in_flight for r in self._index.residencies.values())
-
-    @property
     def retry_at(self) -> float | None:
         """When the next failed component may be tried again."""
         failures = (r.failure for r in self._index.residencies.values())

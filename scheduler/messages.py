@@ -136,13 +136,6 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class DrainRequested:
-    """Start nothing more. With ``pause`` a running job is asked to pause at its next step."""
-
-    pause: bool
-
-
-@dataclass(frozen=True, slots=True)
 class TimeReached:
     """The time that ``deadline()`` named has come."""
 
@@ -244,7 +237,6 @@ Command = Stage | Load | Evict | Unstage | Start | Resume | Pause | Cancel | Abo
 Event = (
     JobArrived
     | CancelRequested
-    | DrainRequested
     | TimeReached
     | StageSucceeded
     | StageFailed

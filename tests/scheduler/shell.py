@@ -103,7 +103,6 @@ class Shell:
         self.honest = honest
         self.busy = busy
         self.now = 0.0
-        self.draining = False
         self.log: list[tuple[m.Event, float, list[m.Command]]] = []
         self.flying: list[m.Command] = []
         self.ahead: list[str] = []
@@ -122,7 +121,6 @@ class Shell:
         for command in commands:
             if not isinstance(command, m.Pause | m.Cancel | m.Abort | m.Settle):
                 self.flying.append(command)
-                assert not self.draining, f"{command} in a drain"
             if isinstance(command, m.Start):
                 self.started_at.setdefault(command.lease.job, self.now)
         self.scheduler.check()
@@ -138,10 +136,6 @@ class Shell:
 
     def cancel(self, job: str) -> list[str]:
         return self.feed(m.CancelRequested(job))
-
-    def drain(self, *, pause: bool) -> list[str]:
-        self.draining = True
-        return self.feed(m.DrainRequested(pause))
 
     def wake(self) -> list[str]:
         """Send the ``TimeReached`` that is due."""
@@ -295,8 +289,7 @@ class Shell:
         books = self.books
         assert books.host_bytes() <= books.budget.host_bytes
         assert books.device_bytes() <= books.budget.device_bytes or not self.honest
-        assert self.scheduler.drained == (self.draining and not self.flying)
-        if self.draining or not self.busy or books.members or (self.target and self.flying):
+        if not self.busy or books.members or (self.target and self.flying):
             return
         if self.awaited:
             assert self.scheduler.deadline() is not None
