@@ -1,7 +1,7 @@
 """The scheduler: events in, commands out.
 
-``handle`` is the only mutator (``handle_all`` takes the events of one moment). It notes what the
-events say, then decides anew:
+``handle`` is the only mutator. It takes the events of one moment, notes what they say, then decides
+anew:
 
 1. What time brings is noted: places that have run out, failures whose time is over. While a job
    is about to follow one that has finished, an idle device waits for it.
@@ -21,7 +21,7 @@ outlive them. What can only be a defect of the shell's own raises ``ProtocolErro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scheduler import messages as m
@@ -99,16 +99,13 @@ class Scheduler:
 
     # What the shell calls -------------------------------------------------------------------------
 
-    def handle(self, event: m.Event, now: float) -> list[m.Command]:
-        """Take one event in; returns the commands to carry out, in order.
+    def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
+        """Take the events of one moment in: all are noted before anything is decided. Returns the
+        commands to carry out, in order.
 
         Raises ``ProtocolError`` for a job that is present already and ``BadDecision`` if the policy
         chose what cannot be done.
         """
-        return self.handle_all((event,), now)
-
-    def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
-        """As ``handle`` for the events of one moment: all are noted before anything is decided."""
         self._commands.clear()
         self._index.advance(now)  # 1
         for event in events:

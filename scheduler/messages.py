@@ -1,6 +1,6 @@
 """What flows in and what flows out.
 
-*Events* (past tense) are facts: they go in through ``Scheduler.handle(event, now)``. *Commands*
+*Events* (past tense) are facts: they go in through ``Scheduler.handle(events, now)``. *Commands*
 (imperative) come back. Each command of the first group below is carried out by the shell and
 answered by exactly one terminal event:
 

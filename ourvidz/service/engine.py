@@ -1,4 +1,4 @@
-"""Events flow in, commands flow out: the only place that calls ``scheduler.handle_all``.
+"""Events flow in, commands flow out: the only place that calls ``scheduler.handle``.
 
 In each turn the engine takes the events that are in its inbox, starts every command that comes back
 in one task group, and re-arms one timer from ``scheduler.deadline()``. A command's task ends with
@@ -166,7 +166,7 @@ class Engine:
 
     def _decide(self, events: Sequence[Event], now: float) -> Sequence[Command]:
         try:
-            commands = self._scheduler.handle_all(events, now)
+            commands = self._scheduler.handle(events, now)
         except Exception:
             self._record(Turn(now, tuple(events), None))
             raise
