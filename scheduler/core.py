@@ -30,7 +30,7 @@ from scheduler.errors import ProtocolError
 from scheduler.followers import Followers
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
-from scheduler.loading import ComponentEvent, Loading
+from scheduler.loading import Loading
 from scheduler.plan import Estimate, estimates
 from scheduler.policy import Policy
 from scheduler.policy_priced import PricedWork
@@ -238,7 +238,7 @@ class Scheduler:
 
     # Components -----------------------------------------------------------------------------------
 
-    def _component_ended(self, event: ComponentEvent) -> None:
+    def _component_ended(self, event: m.Moved) -> None:
         ended = self._loading.end(event, self._index.now)
         if ended is None:
             self._ignored += 1

@@ -233,18 +233,16 @@ class RunFailed:
     detail: str
 
 
-Command = Stage | Load | Evict | Unstage | Start | Resume | Pause | Cancel | Abort | Settle
+Move = Stage | Load | Evict | Unstage
+"""Brings a component from one place to another."""
+Moved = StageSucceeded | StageFailed | LoadSucceeded | LoadFailed | Aborted | Evicted | Unstaged
+"""Ends a ``Move``, whether it succeeded or not."""
+Command = Move | Start | Resume | Pause | Cancel | Abort | Settle
 Event = (
     JobArrived
     | CancelRequested
     | TimeReached
-    | StageSucceeded
-    | StageFailed
-    | LoadSucceeded
-    | LoadFailed
-    | Aborted
-    | Evicted
-    | Unstaged
+    | Moved
     | StepReached
     | PhaseFinished
     | Paused

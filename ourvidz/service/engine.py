@@ -25,10 +25,10 @@ from scheduler.messages import (
     Cancel,
     Command,
     Event,
-    Evict,
     JobArrived,
     Load,
     LoadFailed,
+    Move,
     Pause,
     Resume,
     RunFailed,
@@ -38,7 +38,6 @@ from scheduler.messages import (
     Start,
     StepReached,
     TimeReached,
-    Unstage,
 )
 from scheduler.recording import Turn
 from scheduler.types import Fault, Lease
@@ -49,7 +48,6 @@ log = structlog.get_logger()
 # work too, and a turn of so many arrivals takes it a few milliseconds.
 _TURN_EVENTS_MAX: Final = 64
 
-Move = Stage | Load | Evict | Unstage
 Run = Start | Resume
 
 

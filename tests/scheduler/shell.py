@@ -67,7 +67,7 @@ def demand(
 def brief(command: m.Command) -> str:
     """``Stage a``, ``Start x:0``, ``Settle x finished``."""
     name = type(command).__name__
-    if isinstance(command, m.Stage | m.Load | m.Evict | m.Unstage | m.Abort):
+    if isinstance(command, m.Move | m.Abort):
         return f"{name} {command.component}"
     if isinstance(command, m.Settle):
         return f"{name} {command.job} {command.outcome.value}"

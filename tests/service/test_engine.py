@@ -51,7 +51,7 @@ class Watcher:
     def after_run(self, lease: Lease, event: m.Event, seconds: float) -> None:
         self.told.append(("after", lease.phase, type(event).__name__, seconds >= 0))
 
-    def before_move(self, command: m.Stage | m.Load | m.Evict | m.Unstage) -> None:
+    def before_move(self, command: m.Move) -> None:
         self.moved.append(f"before {type(command).__name__}")
 
     def after_move(self, event: m.Event, seconds: float) -> None:
@@ -366,7 +366,7 @@ async def test_a_watcher_that_raises_costs_one_job() -> None:
         def after_run(self, lease: Lease, event: m.Event, seconds: float) -> None:
             raise KeyError("books")
 
-        def before_move(self, command: m.Stage | m.Load | m.Evict | m.Unstage) -> None:
+        def before_move(self, command: m.Move) -> None:
             if command == m.Stage("b"):
                 raise KeyError("moves")
 
