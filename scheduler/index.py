@@ -222,8 +222,8 @@ class Index:
     def sharers(self, job: JobView) -> Iterator[Job]:
         return self.queue.sharers(self.jobs[job.id])
 
-    def followers(self, job: JobView) -> Iterator[Job]:
-        return self.queue.followers(self.jobs[job.id])
+    def coming_sharers(self, job: JobView) -> Iterator[Job]:
+        return self.queue.coming_sharers(self.jobs[job.id])
 
     def unserved_since(self, kind: str) -> float | None:
         return self._shares.since(kind)

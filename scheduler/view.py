@@ -86,7 +86,7 @@ class View(Protocol):
         """The waiting jobs that could share a run of this one's current phase now, by lane, the
         highest first, and rank."""
 
-    def followers(self, job: JobView) -> Iterator[JobView]:
+    def coming_sharers(self, job: JobView) -> Iterator[JobView]:
         """The waiting jobs whose next phase could share a run of this one's current one."""
 
     def resident(self, component: str) -> bool:

@@ -96,7 +96,7 @@ class Waiting:
         """Those that could share a run of this one's current phase now."""
         return self._others(job, _share_key(job, job.phase))
 
-    def followers(self, job: Job) -> Iterator[Job]:
+    def coming_sharers(self, job: Job) -> Iterator[Job]:
         """Those whose next phase could share a run of this one's current one."""
         return self._others(job, ("next", _share_key(job, job.phase)))
 
