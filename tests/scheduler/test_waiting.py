@@ -180,7 +180,7 @@ def test_what_must_go_in_step_is_shared_at_the_same_step_only() -> None:
             queue.remove(item)
 
 
-def test_followers_are_a_phase_behind() -> None:
+def test_coming_sharers_are_a_phase_behind() -> None:
     queue, _ = waiting()
     mine = job("mine", phase("a", sharing=IMAGE))
     behind = job("behind", phase("b"), phase("a", sharing=IMAGE))
@@ -195,7 +195,7 @@ def test_followers_are_a_phase_behind() -> None:
     assert names(queue.coming_sharers(mine)) == []
 
 
-def test_one_that_was_paused_a_phase_behind_is_a_follower() -> None:
+def test_one_that_was_paused_a_phase_behind_is_a_coming_sharer() -> None:
     queue, _ = waiting()
     ahead = job("ahead", phase("a", steps=4, sharing=IMAGE))
     behind = job("behind", phase("b", steps=9), phase("a", steps=4, sharing=IMAGE))
