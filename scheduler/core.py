@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from scheduler import messages as m
 from scheduler import report
@@ -83,13 +83,7 @@ class Scheduler:
             m.JobArrived: self._job_arrived,
             m.CancelRequested: self._cancel_requested,
             m.TimeReached: self._time_reached,
-            m.StageSucceeded: self._component_ended,
-            m.StageFailed: self._component_ended,
-            m.LoadSucceeded: self._component_ended,
-            m.LoadFailed: self._component_ended,
-            m.Aborted: self._component_ended,
-            m.Evicted: self._component_ended,
-            m.Unstaged: self._component_ended,
+            **dict.fromkeys(get_args(m.Moved), self._moved),
             m.StepReached: self._step_reached,
             m.PhaseFinished: self._phase_finished,
             m.Paused: self._paused,
@@ -238,7 +232,7 @@ class Scheduler:
 
     # Components -----------------------------------------------------------------------------------
 
-    def _component_ended(self, event: m.Moved) -> None:
+    def _moved(self, event: m.Moved) -> None:
         ended = self._loading.end(event, self._index.now)
         if ended is None:
             self._ignored += 1
