@@ -126,7 +126,7 @@ class _Serving:
     def _go_on(self, together: Sequence[_Job], seconds_max: float) -> None:
         """Run until somebody comes, has done a phase, or the time is over."""
         first, sharing = together[0], together[0].sharing
-        factor = len(together) ** sharing.exponent if sharing is not None else 1.0
+        factor = sharing.factor(len(together)) if sharing is not None else 1.0
         ends = min(job.current.seconds - job.done for job in together)
         comes = self._coming[0][0] - self._now if self._coming else math.inf
         seconds = min(ends, min(comes, seconds_max) / factor)
@@ -184,4 +184,5 @@ class _Serving:
         gap, left = coming[following] - self._now, together[0].left
         exponent = sharing.exponent
         saved = left * (1 + members**exponent - (members + 1) ** exponent) * behind
+        # Who comes before half of it is done shares most of it anyway.
         return gap if left / 2 < gap < saved / members else None

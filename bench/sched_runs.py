@@ -67,8 +67,8 @@ def run(round_: Round) -> Row:
     profile = _profile(round_.profile, round_.vram_bytes)
     ideal = LIMITS.get(round_.policy)
     if ideal is not None:
-        ends = serve(workload, profile, ideal)
-        return {"policy": round_.policy, **summary(workload, profile, ends)}
+        record = serve(workload, profile, ideal)
+        return {"policy": round_.policy, **summary(workload, profile, record)}
     settings = changed(default_settings(), round_.changes)
     return contest(round_.policy, workload, profile, settings)
 

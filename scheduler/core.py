@@ -1,7 +1,7 @@
 """The scheduler: events in, commands out.
 
-``handle`` is the only mutator (``handle_all`` takes the events of one moment). It notes what the
-events say, then decides anew:
+``handle`` is the only mutator. It takes the events of one moment, notes what they say, then decides
+anew:
 
 1. What time brings is noted: places that have run out, failures whose time is over. While a job
    is about to follow one that has finished, an idle device waits for it.
@@ -21,8 +21,8 @@ outlive them. What can only be a defect of the shell's own raises ``ProtocolErro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 from scheduler import messages as m
 from scheduler import report
@@ -30,7 +30,7 @@ from scheduler.errors import ProtocolError
 from scheduler.followers import Followers
 from scheduler.index import Index
 from scheduler.job import Job, Run, Standing, refusal
-from scheduler.loading import ComponentEvent, Loading
+from scheduler.loading import Loading
 from scheduler.plan import Estimate, estimates
 from scheduler.policy import Policy
 from scheduler.policy_priced import PricedWork
@@ -78,20 +78,12 @@ class Scheduler:
         self._running = Running(self._index, self._policy, self._say)
         self._turn = Turn(self._index, self._policy, set_up, self._running)
         self._followers = Followers(settings.follow_seconds)
-        self._draining = False
         self._ignored = 0
         self._handlers: dict[type[m.Event], Callable[[Any], None]] = {
             m.JobArrived: self._job_arrived,
             m.CancelRequested: self._cancel_requested,
-            m.DrainRequested: self._drain_requested,
             m.TimeReached: self._time_reached,
-            m.StageSucceeded: self._component_ended,
-            m.StageFailed: self._component_ended,
-            m.LoadSucceeded: self._component_ended,
-            m.LoadFailed: self._component_ended,
-            m.Aborted: self._component_ended,
-            m.Evicted: self._component_ended,
-            m.Unstaged: self._component_ended,
+            **dict.fromkeys(get_args(m.Moved), self._moved),
             m.StepReached: self._step_reached,
             m.PhaseFinished: self._phase_finished,
             m.Paused: self._paused,
@@ -101,16 +93,13 @@ class Scheduler:
 
     # What the shell calls -------------------------------------------------------------------------
 
-    def handle(self, event: m.Event, now: float) -> list[m.Command]:
-        """Take one event in; returns the commands to carry out, in order.
+    def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
+        """Take the events of one moment in: all are noted before anything is decided. Returns the
+        commands to carry out, in order.
 
         Raises ``ProtocolError`` for a job that is present already and ``BadDecision`` if the policy
         chose what cannot be done.
         """
-        return self.handle_all((event,), now)
-
-    def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
-        """As ``handle`` for the events of one moment: all are noted before anything is decided."""
         self._commands.clear()
         self._index.advance(now)  # 1
         for event in events:
@@ -121,8 +110,6 @@ class Scheduler:
     def deadline(self) -> float | None:
         """When a ``TimeReached`` is due: a failed component may be tried again, or the policy may
         decide otherwise."""
-        if self._draining:
-            return None
         times = [self._loading.retry_at, self._followers.until]
         if self._index.runs:
             due = self._index.queue.next_due
@@ -130,19 +117,9 @@ class Scheduler:
             times += [self._policy.wake(self._index, self._index.now)]
         return min((at for at in times if at is not None), default=None)
 
-    def credit(self, job_class: str | None = None) -> int:
-        """How many more jobs may arrive; of a class, if one is named, so that a flood of one class
-        does not use up another's. Arrivals beyond it are not refused."""
-        if self._draining:
-            return 0
-        jobs = self._index.jobs.values()
-        present = sum(1 for j in jobs if job_class in (None, j.demand.job_class))
-        return max(0, self._settings.waiting_jobs_max - present)
-
-    @property
-    def drained(self) -> bool:
-        """Draining, and no command is in flight."""
-        return self._draining and not self._index.runs and not self._loading.in_flight
+    def credit(self) -> int:
+        """How many more jobs may arrive. Arrivals beyond it are not refused."""
+        return max(0, self._settings.waiting_jobs_max - len(self._index.jobs))
 
     @property
     def target(self) -> str | None:
@@ -158,7 +135,6 @@ class Scheduler:
         return {
             **report.snapshot(self._index, self.plan(self._index.now)),
             "target": self.target,
-            "draining": self._draining,
             "ignored_events": self._ignored,
         }
 
@@ -185,8 +161,6 @@ class Scheduler:
         index.repay()
         self._loading.forget_failures(index.now)  # 1
         self._followers.advance(index.now)  # 1
-        if self._draining:
-            return
         self._turn.forget_if_crowded_out()
         if self._turn.job is None and not index.runs:
             if self._followers.until is not None:
@@ -237,12 +211,6 @@ class Scheduler:
             run.cancelling = True
             self._say(m.Cancel(run.lease))
 
-    def _drain_requested(self, event: m.DrainRequested) -> None:
-        self._draining = True
-        self._turn.forget()
-        if event.pause:
-            self._running.pause()
-
     def _time_reached(self, event: m.TimeReached) -> None:
         """The time itself is what matters."""
 
@@ -255,8 +223,8 @@ class Scheduler:
         self._say(m.Settle(job.id, outcome, fault, detail))
 
     def _settle_if_doomed(self, job: Job) -> None:
-        """Fail a job that needs what cannot be had; a drain hands it back instead."""
-        for name in () if self._draining else job.needs:
+        """Fail a job that needs what cannot be had."""
+        for name in job.needs:
             failure = self._index.residencies[name].failure
             if failure is not None and failure.permanent:
                 self._settle(job, Outcome.FAILED, Fault.LOAD, f"{name}: {failure.detail}")
@@ -264,7 +232,7 @@ class Scheduler:
 
     # Components -----------------------------------------------------------------------------------
 
-    def _component_ended(self, event: ComponentEvent) -> None:
+    def _moved(self, event: m.Moved) -> None:
         ended = self._loading.end(event, self._index.now)
         if ended is None:
             self._ignored += 1

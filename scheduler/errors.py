@@ -1,6 +1,6 @@
 """What goes wrong inside the scheduler: always a defect of somebody's, named in the message.
 
-``InputError`` alone is no defect: a workload or profile that the simulator was given is wrong.
+``InputError`` alone is no defect: a workload, a profile or a recording that was given is wrong.
 What goes wrong outside (a load that fails, a job that is too large) is no exception: it comes in
 as an event and goes out as a ``Settle``.
 """
@@ -31,4 +31,4 @@ class InvariantBroken(SchedulerError):
 
 
 class InputError(SchedulerError):
-    """A workload or a profile says what cannot be: which part, its value, what is allowed."""
+    """A file that was given says what cannot be: which part, its value, what is allowed."""

@@ -28,5 +28,5 @@ class Followers:
 
     @property
     def until(self) -> float | None:
-        """How long the device waits at most; ``None`` if nobody is expected."""
+        """Until when the device waits at most; ``None`` if nobody is expected."""
         return max(self._until.values(), default=None)

@@ -99,7 +99,7 @@ class Index:
             self.residencies[name].use(self.now)
 
     def end(self, run: Run) -> None:
-        """A run has ended: its working bytes are free, its job is between park and remove."""
+        """A run has ended: its working bytes are free. Its job is to be parked or removed next."""
         del self.runs[run.lease.id]
         self.ledger.device.release(_run(run))
 
@@ -179,7 +179,7 @@ class Index:
         self._setups.clear()
 
     def wanted(self, component: str) -> bool:
-        """A job that waits needs it in a phase it has left, or one that runs."""
+        """A job that waits or runs needs it in a phase that is left to it."""
         return self.queue.needed(component) > 0 or any(
             component in run.job.needs for run in self.runs.values()
         )
@@ -222,8 +222,8 @@ class Index:
     def sharers(self, job: JobView) -> Iterator[Job]:
         return self.queue.sharers(self.jobs[job.id])
 
-    def followers(self, job: JobView) -> Iterator[Job]:
-        return self.queue.followers(self.jobs[job.id])
+    def coming_sharers(self, job: JobView) -> Iterator[Job]:
+        return self.queue.coming_sharers(self.jobs[job.id])
 
     def unserved_since(self, kind: str) -> float | None:
         return self._shares.since(kind)

@@ -62,13 +62,11 @@ class Pool:
         self._accounts[account] += size
         self._reserved += size
 
-    def release(self, account: Account) -> int:
-        """Close an account and return what it held. Raises ``LedgerError`` if it is not open."""
+    def release(self, account: Account) -> None:
+        """Close an account: what it held is free. Raises ``LedgerError`` if it is not open."""
         if account not in self._accounts:
             raise LedgerError(f"{self._name}: {account} is not reserved\n{self._story()}")
-        size = self._accounts.pop(account)
-        self._reserved -= size
-        return size
+        self._reserved -= self._accounts.pop(account)
 
     def totals(self) -> dict[str, int]:
         """Bytes by what they are for, in alphabetical order."""

@@ -7,26 +7,15 @@ from dataclasses import dataclass
 from scheduler import messages as m
 from scheduler.index import Index
 from scheduler.residency import Failure, Residency
-from scheduler.strategy import Move
 from scheduler.types import Fault, SchedulerSettings, Tier
 
-ComponentEvent = (
-    m.StageSucceeded
-    | m.StageFailed
-    | m.LoadSucceeded
-    | m.LoadFailed
-    | m.Aborted
-    | m.Evicted
-    | m.Unstaged
-)
-
-_ISSUED: dict[type[Move], Tier] = {
+_ISSUED: dict[type[m.Move], Tier] = {
     m.Stage: Tier.STAGING,
     m.Load: Tier.LOADING,
     m.Evict: Tier.EVICTING,
     m.Unstage: Tier.UNSTAGING,
 }
-_ENDED: dict[type[ComponentEvent], tuple[Tier, Tier]] = {
+_ENDED: dict[type[m.Moved], tuple[Tier, Tier]] = {
     m.StageSucceeded: (Tier.STAGING, Tier.STAGED),
     m.StageFailed: (Tier.STAGING, Tier.ABSENT),
     m.LoadSucceeded: (Tier.LOADING, Tier.RESIDENT),
@@ -52,10 +41,6 @@ class Loading:
         self._settings = settings
 
     @property
-    def in_flight(self) -> bool:
-        return any(r.in_flight for r in self._index.residencies.values())
-
-    @property
     def retry_at(self) -> float | None:
         """When the next failed component may be tried again."""
         failures = (r.failure for r in self._index.residencies.values())
@@ -68,12 +53,12 @@ class Loading:
             r for r in self._index.residencies.values() if r.tier in (Tier.STAGING, Tier.LOADING)
         ]
 
-    def issue(self, move: Move, owner: str, *, ahead: bool) -> None:
+    def issue(self, move: m.Move, owner: str, *, ahead: bool) -> None:
         """``ahead``: it is brought in for later, and may be called off."""
         residency = self._index.residencies[move.component]
         self._index.move(residency, _ISSUED[type(move)], owner, ahead=ahead)
 
-    def end(self, event: ComponentEvent, now: float) -> Ended | None:
+    def end(self, event: m.Moved, now: float) -> Ended | None:
         """Take a terminal event in. ``None`` if no such command is in flight."""
         residency = self._index.residencies.get(event.component)
         if isinstance(event, m.Aborted):

@@ -1,6 +1,6 @@
 """What flows in and what flows out.
 
-*Events* (past tense) are facts: they go in through ``Scheduler.handle(event, now)``. *Commands*
+*Events* (past tense) are facts: they go in through ``Scheduler.handle(events, now)``. *Commands*
 (imperative) come back. Each command of the first group below is carried out by the shell and
 answered by exactly one terminal event:
 
@@ -136,13 +136,6 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class DrainRequested:
-    """Start nothing more. With ``pause`` a running job is asked to pause at its next step."""
-
-    pause: bool
-
-
-@dataclass(frozen=True, slots=True)
 class TimeReached:
     """The time that ``deadline()`` named has come."""
 
@@ -240,19 +233,16 @@ class RunFailed:
     detail: str
 
 
-Command = Stage | Load | Evict | Unstage | Start | Resume | Pause | Cancel | Abort | Settle
+Move = Stage | Load | Evict | Unstage
+"""Brings a component from one place to another."""
+Moved = StageSucceeded | StageFailed | LoadSucceeded | LoadFailed | Aborted | Evicted | Unstaged
+"""Ends a ``Move``, whether it succeeded or not."""
+Command = Move | Start | Resume | Pause | Cancel | Abort | Settle
 Event = (
     JobArrived
     | CancelRequested
-    | DrainRequested
     | TimeReached
-    | StageSucceeded
-    | StageFailed
-    | LoadSucceeded
-    | LoadFailed
-    | Aborted
-    | Evicted
-    | Unstaged
+    | Moved
     | StepReached
     | PhaseFinished
     | Paused

@@ -244,8 +244,8 @@ class PricedWork:
             return job
         others = self._welcome(view.sharers(job), view)
         beside = list(_paying(sharing, others, view.waiting_count))
-        followers = self._welcome(view.followers(job), view)
-        behind = (j for j in followers if not view.blocked(j.needs) and view.admits(j))
+        coming = self._welcome(view.coming_sharers(job), view)
+        behind = (j for j in coming if not view.blocked(j.needs) and view.admits(j))
         return next(_paying(sharing, behind, view.waiting_count, beside), job)  # 4c
 
 

@@ -36,7 +36,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One call of ``handle_all``. ``commands`` are ``None`` if it raised."""
+    """One call of ``handle``. ``commands`` are ``None`` if it raised."""
 
     at: float
     events: tuple[m.Event, ...]

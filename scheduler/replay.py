@@ -58,7 +58,7 @@ class Replay:
         self.turns += 1
         self.events += len(turn.events)
         try:
-            commands = self.scheduler.handle_all(turn.events, turn.at)
+            commands = self.scheduler.handle(turn.events, turn.at)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the turn came to
             self.broke = f"{type(error).__name__}: {error}"
             return None if turn.commands is None else self._difference(turn, None)

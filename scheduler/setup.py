@@ -13,7 +13,7 @@ from scheduler.index import Index
 from scheduler.job import Job, Standing
 from scheduler.loading import Loading
 from scheduler.residency import Residency
-from scheduler.strategy import Eviction, Move, Shelf, Want, bring_in, ready
+from scheduler.strategy import Eviction, Shelf, Want, bring_in, ready
 from scheduler.types import Tier
 
 
@@ -108,7 +108,7 @@ class SetUp:
             eviction=self._eviction,
         )
 
-    def _issue(self, moves: list[Move], job: Job, *, ahead: bool = False) -> None:
+    def _issue(self, moves: list[m.Move], job: Job, *, ahead: bool = False) -> None:
         for move in moves:
             self._loading.issue(move, owner=job.id, ahead=ahead)
             self._say(move)

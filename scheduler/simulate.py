@@ -166,7 +166,7 @@ class _Simulation:
     # Events and commands --------------------------------------------------------------------------
 
     def _handle(self, events: list[m.Event], now: float) -> None:
-        for command in self._scheduler.handle_all(events, now):
+        for command in self._scheduler.handle(events, now):
             if isinstance(command, m.Settle):
                 self._settle(command, now)
                 continue

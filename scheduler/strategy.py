@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from scheduler.messages import Evict, Load, Stage, Unstage
+from scheduler.messages import Evict, Load, Move, Stage, Unstage
 from scheduler.residency import Residency
 from scheduler.types import Tier
 
@@ -30,7 +30,6 @@ class Eviction(Enum):
     FAMILY = "family"
 
 
-Move = Stage | Load | Evict | Unstage
 Price = tuple[float, float, float, str]
 
 

@@ -2,7 +2,7 @@
 
 A target keeps its turn until it is started, cancelled or failed, or what runs leaves it no room;
 only jobs that arrive meanwhile may take it, so that two jobs cannot evict each other's components
-for ever. A drain forgets it.
+for ever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Turn:
         self._newcomers.append(job)
 
     def forget(self) -> None:
-        """Nobody's turn: the target has left, or the service drains."""
+        """Nobody's turn: the target has left."""
         self.job = None
 
     def forget_if_crowded_out(self) -> None:

@@ -10,12 +10,11 @@ from scheduler.types import Demand, Sharing
 
 class JobView(Protocol):
     """A job that is present. ``needs`` are the components of its remaining phases, in the order of
-    first use; ``remaining_seconds`` leaves out set-ups, as it does company; ``carried`` are its
-    state's bytes on the device; ``begun`` says that its first phase was started; ``rank`` and
-    ``lane`` are what the policy's ``place`` returned last, when ``placed_seconds`` were left to
-    run; ``turn`` counts the jobs of the same
-    user and kind that were there when it arrived; ``sharing`` is that of its current phase,
-    ``None`` if it must run alone."""
+    first use; ``remaining_seconds`` leaves out set-ups, as it does company; ``begun`` says that its
+    first phase was started; ``rank`` and ``lane`` are what the policy's ``place`` returned last,
+    when ``placed_seconds`` were left to run; ``turn`` counts the jobs of the same user and kind
+    that were there when it arrived; ``sharing`` is that of its current phase, ``None`` if it must
+    run alone."""
 
     @property
     def id(self) -> str: ...
@@ -29,8 +28,6 @@ class JobView(Protocol):
     def step(self) -> int: ...
     @property
     def begun(self) -> bool: ...
-    @property
-    def carried(self) -> int: ...
     @property
     def needs(self) -> tuple[str, ...]: ...
     @property
@@ -67,10 +64,6 @@ class View(Protocol):
     """The core's index. Everything here is kept up to date incrementally, or is cheap."""
 
     @property
-    def jobs(self) -> Mapping[str, JobView]:
-        """All that are present, in order of arrival at the scheduler."""
-
-    @property
     def running(self) -> Sequence[JobView]:
         """The jobs whose leases live: one, or several that share a run."""
 
@@ -93,7 +86,7 @@ class View(Protocol):
         """The waiting jobs that could share a run of this one's current phase now, by lane, the
         highest first, and rank."""
 
-    def followers(self, job: JobView) -> Iterator[JobView]:
+    def coming_sharers(self, job: JobView) -> Iterator[JobView]:
         """The waiting jobs whose next phase could share a run of this one's current one."""
 
     def resident(self, component: str) -> bool:

@@ -2,8 +2,8 @@
 
 By what they still need, weight, kind and lane (within such a group set-up costs are equal and the
 policy's rank alone decides, so a policy looks at the heads of a few groups and not at a thousand
-jobs); by arrival; by whom they could share a run with. A job's place holds until its time is over;
-``due`` tells whose is.
+jobs); by arrival; by whom they could share a run with. A job's place holds until its time is over,
+then ``due`` places it anew.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Waiting:
         self._shared: dict[Hashable, list[_Entry]] = {}
         self._needed = dict.fromkeys(components, 0)
         self._kinds: dict[str, int] = {}
-        self._turns: list[tuple[float, int, Job]] = []
+        self._due: list[tuple[float, int, Job]] = []
         self._placings = 0
 
     def __len__(self) -> int:
@@ -66,18 +66,20 @@ class Waiting:
 
     def due(self, now: float) -> None:
         """Place anew whose place has run out."""
-        while self._turns and self._turns[0][0] <= now:
-            _, placing, job = heappop(self._turns)
-            if job.placing == placing and job.waits:
-                self._take(job)
-                self._put(job, now)
+        while self.next_due <= now:
+            _, _, job = heappop(self._due)
+            self._take(job)
+            self._put(job, now)
 
     @property
     def next_due(self) -> float:
-        """When the next place runs out."""
-        while self._turns and not self._valid(self._turns[0]):
-            heappop(self._turns)
-        return self._turns[0][0] if self._turns else math.inf
+        """When the next place runs out; infinity if none does."""
+        while self._due:
+            until, placing, job = self._due[0]
+            if job.placing == placing and job.waits:
+                return until
+            heappop(self._due)
+        return math.inf
 
     def by_arrival(self) -> Iterator[Job]:
         return (entry[2] for entry in self._arrivals)
@@ -86,7 +88,7 @@ class Waiting:
         return iter(self._groups.values())
 
     def needed(self, component: str) -> int:
-        """How many need it in a phase they have left."""
+        """How many need it in a phase that is left to them."""
         return self._needed[component]
 
     def of_kind(self, kind: str) -> int:
@@ -96,7 +98,7 @@ class Waiting:
         """Those that could share a run of this one's current phase now."""
         return self._others(job, _share_key(job, job.phase))
 
-    def followers(self, job: Job) -> Iterator[Job]:
+    def coming_sharers(self, job: Job) -> Iterator[Job]:
         """Those whose next phase could share a run of this one's current one."""
         return self._others(job, ("next", _share_key(job, job.phase)))
 
@@ -104,10 +106,6 @@ class Waiting:
         """Nobody is entered under ``None``, the key of those who must run alone."""
         entries: Sequence[_Entry] = self._shared.get(key, ())
         return (entry[4] for entry in entries if entry[4] is not job)
-
-    def _valid(self, turn: tuple[float, int, Job]) -> bool:
-        _, placing, job = turn
-        return job.placing == placing and job.waits
 
     def _put(self, job: Job, now: float) -> None:
         place = self._place(job, now)
@@ -117,7 +115,7 @@ class Waiting:
         job.placing = self._placings
         job.waits = True
         if place.until < math.inf:
-            heappush(self._turns, (place.until, job.placing, job))
+            heappush(self._due, (place.until, job.placing, job))
         key = _group_key(job)
         if key not in self._groups:
             self._groups[key] = Group(*key)

@@ -20,8 +20,6 @@ from scheduler.types import Fault
 
 log = structlog.get_logger()
 
-Move = m.Stage | m.Load | m.Evict | m.Unstage
-
 
 class Moves:
     """Carries out moves and calls them off. Used on the event loop only."""
@@ -30,7 +28,7 @@ class Moves:
         self._thread = anyio.CapacityLimiter(1)
         self._under_way: dict[str, CancelToken] = {}
 
-    async def carry_out(self, move: Move, component: Component) -> m.Event:
+    async def carry_out(self, move: m.Move, component: Component) -> m.Moved:
         """The move's terminal event. Raises ``DeviceFailed``, and what else an ``Evict`` or
         ``Unstage`` raises."""
         match move:
@@ -52,10 +50,10 @@ class Moves:
 
     async def _transfer(
         self,
-        transfer: Callable[[str, Component, CancelToken], m.Event],
+        transfer: Callable[[str, Component, CancelToken], m.Moved],
         name: str,
         component: Component,
-    ) -> m.Event:
+    ) -> m.Moved:
         token = self._under_way[name] = CancelToken()
         try:
             return await anyio.to_thread.run_sync(
@@ -65,7 +63,7 @@ class Moves:
             del self._under_way[name]
 
 
-def _stage(name: str, component: Component, token: CancelToken) -> m.Event:
+def _stage(name: str, component: Component, token: CancelToken) -> m.Moved:
     try:
         component.stage(token)
     except RunCancelled:
@@ -79,7 +77,7 @@ def _stage(name: str, component: Component, token: CancelToken) -> m.Event:
     return m.StageSucceeded(name)
 
 
-def _load(name: str, component: Component, token: CancelToken) -> m.Event:
+def _load(name: str, component: Component, token: CancelToken) -> m.Moved:
     try:
         component.load(token)
     except RunCancelled:

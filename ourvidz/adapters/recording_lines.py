@@ -6,7 +6,7 @@ line                                                            means
 ``{"header": {...}, "file": n}``                                how the scheduler was made; every
                                                                 file of the recording begins with
                                                                 it, ``n`` from 1
-``{"turn": n, "at": s, "events": [...], "commands": [...]}``    what ``handle_all`` was given and
+``{"turn": n, "at": s, "events": [...], "commands": [...]}``    what ``handle`` was given and
                                                                 returned, ``n`` from 1 through all
                                                                 files
 ``{"turn": n, "at": s, "events": [...], "commands": null}``     it raised, and there was no turn

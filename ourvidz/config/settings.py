@@ -32,6 +32,9 @@ from ourvidz.config.fields import (
 )
 from ourvidz.config.jobs import Defaults, Enhancement, LegacyType, Limits
 from ourvidz.config.table import Table, require
+from scheduler.types import PolicySettings
+
+_POLICY = PolicySettings()
 
 
 class Service(Table):
@@ -115,23 +118,24 @@ class Deadlines(Table):
 
 
 class Scheduler(Table):
-    """In which order jobs run; ``scheduler.policy_priced`` says how these work together."""
+    """In which order jobs run; ``scheduler.policy_priced`` says how these work together. Where
+    ``PolicySettings`` has a setting too, its default holds."""
 
-    late_ageing: Factor = 0.0
-    ageing_seconds: LongSeconds = 300.0
-    wait_seconds_max: LongSeconds = 10_800.0
-    margin_seconds: Factor = 8.0
-    discount: Share = 0.55
-    discount_seconds_max: Factor = 12.0
-    hysteresis_seconds: Factor = 0.2
-    turn_seconds: Factor = 0.3
-    share_floor: Share = 0.02
-    share_seconds: LongSeconds = 10.0
-    price_set_ups: bool = True
-    preempt: bool = True
-    prefetch: bool = True
-    share_texts: bool = True
-    share_images: bool = True
+    late_ageing: Factor = _POLICY.late_ageing
+    ageing_seconds: LongSeconds = _POLICY.ageing_seconds
+    wait_seconds_max: LongSeconds = _POLICY.wait_seconds_max
+    margin_seconds: Factor = _POLICY.margin_seconds
+    discount: Share = _POLICY.discount
+    discount_seconds_max: Factor = _POLICY.discount_seconds_max
+    hysteresis_seconds: Factor = _POLICY.hysteresis_seconds
+    turn_seconds: Factor = _POLICY.turn_seconds
+    share_floor: Share = _POLICY.share_floor
+    share_seconds: LongSeconds = _POLICY.share_seconds
+    price_set_ups: bool = _POLICY.price_set_ups
+    preempt: bool = _POLICY.preempt
+    prefetch: bool = _POLICY.prefetch
+    share_texts: bool = _POLICY.share_texts
+    share_images: bool = _POLICY.share_images
     deadline_seconds: Deadlines = Deadlines()
     class_weights: dict[Name, Annotated[float, Field(gt=0, le=10**6)]] = Field(
         default_factory=lambda: {"fast": 2.0, "normal": 1.0}

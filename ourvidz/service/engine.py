@@ -1,4 +1,4 @@
-"""Events flow in, commands flow out: the only place that calls ``scheduler.handle_all``.
+"""Events flow in, commands flow out: the only place that calls ``scheduler.handle``.
 
 In each turn the engine takes the events that are in its inbox, starts every command that comes back
 in one task group, and re-arms one timer from ``scheduler.deadline()``. A command's task ends with
@@ -25,10 +25,10 @@ from scheduler.messages import (
     Cancel,
     Command,
     Event,
-    Evict,
     JobArrived,
     Load,
     LoadFailed,
+    Move,
     Pause,
     Resume,
     RunFailed,
@@ -38,7 +38,6 @@ from scheduler.messages import (
     Start,
     StepReached,
     TimeReached,
-    Unstage,
 )
 from scheduler.recording import Turn
 from scheduler.types import Fault, Lease
@@ -49,7 +48,6 @@ log = structlog.get_logger()
 # work too, and a turn of so many arrivals takes it a few milliseconds.
 _TURN_EVENTS_MAX: Final = 64
 
-Move = Stage | Load | Evict | Unstage
 Run = Start | Resume
 
 
@@ -166,7 +164,7 @@ class Engine:
 
     def _decide(self, events: Sequence[Event], now: float) -> Sequence[Command]:
         try:
-            commands = self._scheduler.handle_all(events, now)
+            commands = self._scheduler.handle(events, now)
         except Exception:
             self._record(Turn(now, tuple(events), None))
             raise

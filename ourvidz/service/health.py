@@ -12,6 +12,7 @@ import structlog
 
 from ourvidz.ports import Clock, QueueRefused
 from ourvidz.service.metrics import Metrics
+from ourvidz.service.samples import quantile
 
 log = structlog.get_logger()
 
@@ -117,9 +118,6 @@ class Heartbeat:
 
     def lag_seconds(self) -> dict[str, float]:
         """p50, p99 and the worst of the last beats."""
-        lags = sorted(self._lags) or [0.0]
-        return {
-            "p50": round(lags[len(lags) // 2], 6),
-            "p99": round(lags[min(len(lags) - 1, len(lags) * 99 // 100)], 6),
-            "max": round(lags[-1], 6),
-        }
+        lags = self._lags or (0.0,)
+        shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+        return {name: round(quantile(lags, share), 6) for name, share in shares.items()}

@@ -15,32 +15,29 @@ from ourvidz.service.calibration import Calibration
 from ourvidz.service.claims import Claims
 from ourvidz.service.company import Company, Stretch
 from ourvidz.service.device_watch import DeviceWatch
-from ourvidz.service.engine import Move, NotBegun
+from ourvidz.service.engine import NotBegun
 from ourvidz.service.estimates import Estimates
 from ourvidz.service.health import COMPONENT_FAILED, LEASE_LOST, Alarms
 from ourvidz.service.metrics import Metrics
 from ourvidz.service.paces import Pace, Paces
 from ourvidz.service.shapes import open_ended
 from scheduler.messages import (
-    Aborted,
     Event,
-    Evicted,
     Load,
     LoadFailed,
     LoadSucceeded,
+    Move,
+    Moved,
     Paused,
     PhaseFinished,
     Settle,
     Stage,
     StageFailed,
     StageSucceeded,
-    Unstaged,
 )
 from scheduler.types import Lease
 
 log = structlog.get_logger()
-
-Moved = StageSucceeded | StageFailed | LoadSucceeded | LoadFailed | Aborted | Evicted | Unstaged
 
 
 @dataclass(frozen=True, slots=True)

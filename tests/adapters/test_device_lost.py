@@ -108,7 +108,7 @@ async def test_a_move_that_loses_the_device_has_no_end(
     executor: DeviceExecutor,
     monkeypatch: pytest.MonkeyPatch,
     answering: list[bool],
-    move: type[m.Stage | m.Load | m.Evict | m.Unstage],
+    move: type[m.Move],
 ) -> None:
     name = executor.components[0].name
     monkeypatch.setattr(executor._weights[name], move.__name__.lower(), raising)

@@ -67,7 +67,7 @@ def demand(
 def brief(command: m.Command) -> str:
     """``Stage a``, ``Start x:0``, ``Settle x finished``."""
     name = type(command).__name__
-    if isinstance(command, m.Stage | m.Load | m.Evict | m.Unstage | m.Abort):
+    if isinstance(command, m.Move | m.Abort):
         return f"{name} {command.component}"
     if isinstance(command, m.Settle):
         return f"{name} {command.job} {command.outcome.value}"
@@ -103,7 +103,6 @@ class Shell:
         self.honest = honest
         self.busy = busy
         self.now = 0.0
-        self.draining = False
         self.log: list[tuple[m.Event, float, list[m.Command]]] = []
         self.flying: list[m.Command] = []
         self.ahead: list[str] = []
@@ -116,13 +115,12 @@ class Shell:
         if now is not None:
             self.now = now
         self._note(event)
-        commands = self.scheduler.handle(event, self.now)
+        commands = self.scheduler.handle((event,), self.now)
         self.log.append((event, self.now, commands))
         self.books.issued(commands)
         for command in commands:
             if not isinstance(command, m.Pause | m.Cancel | m.Abort | m.Settle):
                 self.flying.append(command)
-                assert not self.draining, f"{command} in a drain"
             if isinstance(command, m.Start):
                 self.started_at.setdefault(command.lease.job, self.now)
         self.scheduler.check()
@@ -138,10 +136,6 @@ class Shell:
 
     def cancel(self, job: str) -> list[str]:
         return self.feed(m.CancelRequested(job))
-
-    def drain(self, *, pause: bool) -> list[str]:
-        self.draining = True
-        return self.feed(m.DrainRequested(pause))
 
     def wake(self) -> list[str]:
         """Send the ``TimeReached`` that is due."""
@@ -295,8 +289,7 @@ class Shell:
         books = self.books
         assert books.host_bytes() <= books.budget.host_bytes
         assert books.device_bytes() <= books.budget.device_bytes or not self.honest
-        assert self.scheduler.drained == (self.draining and not self.flying)
-        if self.draining or not self.busy or books.members or (self.target and self.flying):
+        if not self.busy or books.members or (self.target and self.flying):
             return
         if self.awaited:
             assert self.scheduler.deadline() is not None

@@ -1,8 +1,8 @@
 """Whatever the shell sends, in whatever order: the promises hold after every event.
 
 The promises are the shell's and its books' (see there): never over budget, nothing in use is
-evicted, exactly one end for every job, no command in a drain, and no idle device while a job could
-go on. At the end of every example all jobs are settled and the ledger holds weights alone.
+evicted, exactly one end for every job, and no idle device while a job could go on. At the end of
+every example all jobs are settled and the ledger holds weights alone.
 """
 
 from __future__ import annotations
@@ -129,19 +129,10 @@ class Machine(RuleBasedStateMachine):
             for event in (m.StageSucceeded, m.LoadSucceeded, m.Evicted, m.Unstaged, m.Aborted):
                 self.shell.feed(event(name))
 
-    @rule(pause=st.booleans(), often=st.integers(0, 9))
-    def drain(self, pause: bool, often: int) -> None:
-        if often == 0:
-            self.shell.drain(pause=pause)
-
     def teardown(self) -> None:
         if not hasattr(self, "shell"):
             return
         self.shell.play_out()
-        if self.shell.draining:
-            assert self.shell.scheduler.drained
-            for job in self.shell.books.unsettled():
-                self.shell.cancel(job)
         self.shell.assert_settled()
 
 

@@ -20,7 +20,7 @@ class Orders(PricedWork):
     def choose(self, view, now: float) -> Decision:
         if not self.wanted:
             return super().choose(view, now)
-        job = view.jobs.get(self.wanted[0])
+        job = next((job for job in view.waiting() if job.id == self.wanted[0]), None)
         if job is None or not view.admits(job):
             return Decision(None)
         return Decision(self.wanted.pop(0), preempt=True)

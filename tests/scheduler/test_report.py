@@ -99,7 +99,6 @@ def test_snapshot() -> None:
             waiting("z", 2, 9.0 + vae, 14.0 + vae, later),
         ],
         "target": None,
-        "draining": False,
         "ignored_events": 0,
     }
 

@@ -180,7 +180,7 @@ def test_what_must_go_in_step_is_shared_at_the_same_step_only() -> None:
             queue.remove(item)
 
 
-def test_followers_are_a_phase_behind() -> None:
+def test_coming_sharers_are_a_phase_behind() -> None:
     queue, _ = waiting()
     mine = job("mine", phase("a", sharing=IMAGE))
     behind = job("behind", phase("b"), phase("a", sharing=IMAGE))
@@ -188,21 +188,21 @@ def test_followers_are_a_phase_behind() -> None:
     other = job("other", phase("b"), phase("a", sharing=TEXT))
     for item in (mine, behind, far, other):
         queue.add(item, 0.0)
-    assert names(queue.followers(mine)) == ["behind"]
+    assert names(queue.coming_sharers(mine)) == ["behind"]
     assert names(queue.sharers(mine)) == []
-    assert list(queue.followers(behind)) == []
+    assert list(queue.coming_sharers(behind)) == []
     queue.remove(behind)
-    assert names(queue.followers(mine)) == []
+    assert names(queue.coming_sharers(mine)) == []
 
 
-def test_one_that_was_paused_a_phase_behind_is_a_follower() -> None:
+def test_one_that_was_paused_a_phase_behind_is_a_coming_sharer() -> None:
     queue, _ = waiting()
     ahead = job("ahead", phase("a", steps=4, sharing=IMAGE))
     behind = job("behind", phase("b", steps=9), phase("a", steps=4, sharing=IMAGE))
     behind.reach(3)
     for item in (ahead, behind):
         queue.add(item, 0.0)
-    assert names(queue.followers(ahead)) == ["behind"]
+    assert names(queue.coming_sharers(ahead)) == ["behind"]
 
 
 def test_who_runs_by_itself_is_nobodys_company() -> None:
@@ -212,7 +212,7 @@ def test_who_runs_by_itself_is_nobodys_company() -> None:
     solo.solo = True
     queue.add(mine, 0.0)
     queue.add(solo, 0.0)
-    assert list(queue.followers(mine)) == []
+    assert list(queue.coming_sharers(mine)) == []
     queue.remove(solo)
     solo.next_phase()
     queue.add(solo, 0.0)

@@ -47,7 +47,6 @@ def met(walks: list[Walk]) -> dict[str, int]:
 def test_the_few_walks_meet_all_that_may_happen() -> None:
     found = met([walk(seed) for seed in range(FEW)])
     messages = [kind.__name__ for kind in (*m.Event.__args__, *m.Command.__args__)]
-    messages.remove("DrainRequested")
     shared = ["joins", "1 together", "2 together", "3 together"]
     faults = [fault.name for fault in (Fault.SHARED, Fault.OUT_OF_MEMORY, Fault.RUN)]
     for name in [*messages, *shared, *faults, *(outcome.name for outcome in Outcome)]:

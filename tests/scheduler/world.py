@@ -25,15 +25,12 @@ class Wild(PricedWork):
         self._left = preemptions_max
 
     def choose(self, view: View, now: float) -> Decision:
-        ahead = tuple(job for job in view.jobs if self._rng.random() < 0.5)
+        present = (*view.running, *view.waiting())
+        ahead = tuple(job.id for job in present if self._rng.random() < 0.5)
         if view.running and (self._left == 0 or self._rng.random() < 0.7):
             return Decision(None, ahead=ahead)
-        running = [job.id for job in view.running]
-        may = [
-            job.id
-            for job in view.waiting()
-            if job.id not in running and view.admits(job) and not view.blocked(job.needs)
-        ]
+        waiting = view.waiting()
+        may = [job.id for job in waiting if view.admits(job) and not view.blocked(job.needs)]
         if not may:
             return Decision(None, ahead=ahead)
         self._left -= bool(view.running)

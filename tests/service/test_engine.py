@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ class Watcher:
     def after_run(self, lease: Lease, event: m.Event, seconds: float) -> None:
         self.told.append(("after", lease.phase, type(event).__name__, seconds >= 0))
 
-    def before_move(self, command: m.Stage | m.Load | m.Evict | m.Unstage) -> None:
+    def before_move(self, command: m.Move) -> None:
         self.moved.append(f"before {type(command).__name__}")
 
     def after_move(self, event: m.Event, seconds: float) -> None:
@@ -230,7 +230,7 @@ class Timed:
     def deadline(self) -> float | None:
         return self.deadlines[0]
 
-    def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
+    def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
         self.turns.append(tuple(events))
         self.handled += [(event, now) for event in self.turns[-1]]
         if len(self.deadlines) > 1:
@@ -276,8 +276,8 @@ async def test_requests_go_to_the_executor_at_once() -> None:
     requests = [m.Pause(Lease(1, "x", 0)), m.Cancel(Lease(2, "y", 0)), m.Abort("c")]
 
     class Asking(Timed):
-        def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
-            super().handle_all(events, now)
+        def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
+            super().handle(events, now)
             return requests
 
     device = Scripted()
@@ -292,7 +292,7 @@ async def test_requests_go_to_the_executor_at_once() -> None:
 
 async def test_a_scheduler_that_is_broken_stops_the_engine() -> None:
     class Broken(Timed):
-        def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
+        def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
             raise RuntimeError("the books are wrong")
 
     notes = Notes()
@@ -325,8 +325,8 @@ class Starting(Timed):
         super().__init__(None)
         self.commands = list(commands)
 
-    def handle_all(self, events: Iterable[m.Event], now: float) -> list[m.Command]:
-        super().handle_all(events, now)
+    def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
+        super().handle(events, now)
         found, self.commands = self.commands, []
         return found
 
@@ -366,7 +366,7 @@ async def test_a_watcher_that_raises_costs_one_job() -> None:
         def after_run(self, lease: Lease, event: m.Event, seconds: float) -> None:
             raise KeyError("books")
 
-        def before_move(self, command: m.Stage | m.Load | m.Evict | m.Unstage) -> None:
+        def before_move(self, command: m.Move) -> None:
             if command == m.Stage("b"):
                 raise KeyError("moves")
 

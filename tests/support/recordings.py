@@ -63,7 +63,7 @@ def played(made: Header, arrivals: Sequence[Demand]) -> list[Turn]:
             events.append(m.JobArrived(coming.popleft()))
         if not events:
             now, events = max(now, scheduler.deadline() or now), [m.TimeReached()]
-        commands = scheduler.handle_all(events, now)
+        commands = scheduler.handle(events, now)
         flying += [c for c in commands if not isinstance(c, _WITHOUT_END)]
         turns.append(Turn(now, tuple(events), tuple(commands)))
         now += 1.0
