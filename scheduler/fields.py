@@ -12,6 +12,9 @@ COUNT_MAX = 1_000_000
 # Thirty thousand years: much beyond it a float does not tell one second from the next any more.
 NUMBER_MAX = 1e12
 BYTES_MAX = 1e18
+# Names stand in errors, one line each.
+TEXT_CHARACTERS_MAX = 200
+_TEXT = f"up to {TEXT_CHARACTERS_MAX} printable characters"
 _REQUIRED = object()
 
 
@@ -23,15 +26,23 @@ def table(value: object, where: str) -> Mapping[str, Any]:
 
 def text(fields: Mapping[str, Any], name: str, where: str, default: object = _REQUIRED) -> str:
     value = _get(fields, name, where, default)
-    if not isinstance(value, str) or (not value and default is _REQUIRED):
-        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a text")
-    return value
+    if not _is_text(value) or (not value and default is _REQUIRED):
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a text of {_TEXT}")
+    return str(value)
+
+
+def name(key: str, where: str) -> str:
+    """A table's key that is a name."""
+    if not key or not _is_text(key):
+        raise InputError(f"{where}: key {_shown(key)}, allowed: a text of {_TEXT}")
+    return key
 
 
 def texts(fields: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
     value = _get(fields, name, where, _REQUIRED)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: a list of texts")
+    if not isinstance(value, list) or not all(_is_text(item) for item in value):
+        allowed = f"a list of texts of {_TEXT}"
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: {allowed}")
     return tuple(value)
 
 
@@ -63,6 +74,13 @@ def count(
     return value
 
 
+def flag(fields: Mapping[str, Any], name: str, where: str, *, default: bool) -> bool:
+    value = _get(fields, name, where, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: {name} is {_shown(value)}, allowed: true or false")
+    return value
+
+
 def size(fields: Mapping[str, Any], name: str, where: str, default: object = _REQUIRED) -> int:
     """Bytes; a float is taken if it is whole (``1e9``)."""
     value = number(fields, name, where, default, high=BYTES_MAX)
@@ -80,6 +98,13 @@ def _get(fields: Mapping[str, Any], name: str, where: str, default: object) -> A
     return value
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= TEXT_CHARACTERS_MAX
+
+
 def _shown(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:
+        return "a number with too many digits"
     return shown if len(shown) <= 80 else shown[:77] + "..."

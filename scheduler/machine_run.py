@@ -97,12 +97,8 @@ class SharedRun:
         passed = self.change
         for member in self.members:
             member.step += passed
-        everyone = self.members
-        if self._join_at is not None and passed >= self._join_at:
-            everyone = everyone + self._joining
-            self._joining, self._join_at = [], None
-        elif self._join_at is not None:
-            self._join_at -= passed
+        everyone = self.members + self._joining
+        self._joining, self._join_at = [], None
         self.members = [member for member in everyone if member.step < member.last]
         self.seen, self._done, self._anchor = 0, 0.0, now
         if self.members:

@@ -137,7 +137,10 @@ def parse(document: object) -> Profile:
     device = _section(tables, "device")
     links, naive = _section(tables, "links"), _section(tables, "links_naive")
     sizes = _section(tables, "components")
-    components = tuple(Component(n, fields.size(sizes, n, "[components]")) for n in sizes)
+    components = tuple(
+        Component(fields.name(n, "[components]"), fields.size(sizes, n, "[components]"))
+        for n in sizes
+    )
     vram = fields.size(device, "vram_bytes", "[device]")
     reserve = fields.size(device, "reserve_bytes", "[device]", 0)
     if reserve > vram:
@@ -200,9 +203,6 @@ def _phases(
 
 
 def _phase(entries: Mapping[str, Any], where: str) -> PhaseCost:
-    scaled = entries.get("frame_scaled", False)
-    if not isinstance(scaled, bool):
-        raise InputError(f"{where}: frame_scaled is {scaled!r}, allowed: true or false")
     cost = PhaseCost(
         name=fields.text(entries, "name", where),
         components=fields.texts(entries, "components", where),
@@ -213,7 +213,7 @@ def _phase(entries: Mapping[str, Any], where: str) -> PhaseCost:
         step_seconds=fields.number(entries, "step_seconds", where, 0.0),
         image_exponent=fields.number(entries, "image_exponent", where, 0.0, high=_EXPONENT_MAX),
         token_seconds=fields.number(entries, "token_seconds", where, 0.0),
-        frame_scaled=scaled,
+        frame_scaled=fields.flag(entries, "frame_scaled", where, default=False),
     )
     if cost.step_seconds and cost.token_seconds:
         raise InputError(f"{where}: step_seconds and token_seconds, allowed: one of them")

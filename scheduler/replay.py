@@ -14,10 +14,11 @@ from scheduler.recording import Header, Turn, wordless
 
 def scheduler_of(header: Header) -> Scheduler:
     """The scheduler that a header describes, as the service makes it. Raises ``InputError`` for a
-    policy that does not exist."""
+    policy that does not exist, and for masters on the host that cannot be there."""
     if header.policy not in CONTESTANTS:
         allowed = ", ".join(CONTESTANTS)
         raise InputError(f"header: policy is {header.policy!r}, allowed: {allowed}")
+    _check_components(header)
     contestant = CONTESTANTS[header.policy](header.settings)
     return Scheduler(
         header.components,
@@ -28,6 +29,21 @@ def scheduler_of(header: Header) -> Scheduler:
         staged=header.staged,
         eviction=contestant.eviction,
     )
+
+
+def _check_components(header: Header) -> None:
+    sizes = {component.name: component.weight_bytes for component in header.components}
+    if len(sizes) < len(header.components) or len(set(header.staged)) < len(header.staged):
+        raise InputError("header: a component comes twice")
+    unknown = sorted(set(header.staged) - sizes.keys())
+    if unknown:
+        known = ", ".join(sorted(sizes)) or "none"
+        raise InputError(f"header: staged has {unknown[0]!r}, known components: {known}")
+    staged = sum(sizes[name] for name in header.staged)
+    if staged > header.budget.host_bytes:
+        raise InputError(
+            f"header: staged has {staged} bytes, allowed: up to {header.budget.host_bytes}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from scheduler.strategy import Eviction
 from scheduler.types import Component, Demand, Outcome, SchedulerSettings
 from scheduler.workload import Request, Workload
 
-# Three years. A policy that looks at a run every few seconds has no end with what is much longer.
-_PHASE_SECONDS_MAX = 1e8
+# Eleven days. A policy that looks at a run every few seconds has no end with what is much longer.
+_PHASE_SECONDS_MAX = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,9 @@ class _Simulation:
         )
         self._workload = workload
         self._profile = profile
-        self._coming: list[tuple[float, str, Request]] = [
-            (r.arrival, r.id, r) for r in workload.requests if r.after is None
+        # By when they are released; those of one moment come in as they arrived.
+        self._coming: list[tuple[float, float, str, Request]] = [
+            (r.arrival, r.arrival, r.id, r) for r in workload.requests if r.after is None
         ]
         self._every_step = every_step
         self._decisions: list[tuple[float, m.Command]] | None = [] if record else None
@@ -152,7 +153,7 @@ class _Simulation:
                 if isinstance(event, m.PhaseFinished):
                     self._release_children(event)
         while self._coming and self._coming[0][0] <= self._now:
-            demand = _priced(self._profile, heappop(self._coming)[2])
+            demand = _priced(self._profile, heappop(self._coming)[-1])
             self._machine.know(demand)
             events.append(m.JobArrived(demand))
         return events or [m.TimeReached()]
@@ -161,7 +162,8 @@ class _Simulation:
         job = event.lease.job
         if self._machine.is_last(event.lease):
             for child in self._workload.children.get(job, ()):
-                heappush(self._coming, (max(child.arrival, self._now), child.id, child))
+                at = max(child.arrival, self._now)
+                heappush(self._coming, (at, child.arrival, child.id, child))
 
     # Events and commands --------------------------------------------------------------------------
 

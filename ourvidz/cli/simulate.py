@@ -205,7 +205,9 @@ def read_profile(path: Path) -> Profile:
 def _read_toml(path: Path) -> object:
     try:
         return tomllib.loads(_read(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise SimulationInput(f"{path} nests too deeply") from None
+    except ValueError as error:  # TOML, UTF-8, or a number with too many digits
         raise SimulationInput(f"{path} is not TOML: {error}") from error
 
 

@@ -83,6 +83,13 @@ def test_a_policy_that_does_not_exist(cli: Cli, files: tuple[Path, Path]) -> Non
         ("p.toml", b"", "p.toml: [device] is missing"),
         ("p.toml", b"=", "p.toml is not TOML"),
         ("p.toml", b"\xff", "p.toml is not TOML"),
+        ("p.toml", b"a = " + b"[" * 3000, "p.toml nests too deeply"),
+        ("p.toml", b"a = " + b"1" * 5000, "p.toml is not TOML: Exceeds the limit"),
+        (
+            "p.toml",
+            PROFILE.replace("vram_bytes = 100", f"vram_bytes = 0x{'f' * 20000}").encode(),
+            "vram_bytes is a number with too many digits, allowed: a number from 0",
+        ),
         ("p.toml", PROFILE.replace("vram_bytes = 100", "vram_bytes = 40").encode(), "needs 50"),
         ("p.toml", PROFILE.replace('["chat"]', '["enhance_base"]').encode(), "for type chat"),
     ],

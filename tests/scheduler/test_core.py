@@ -249,6 +249,14 @@ def test_cancel_between_phases_frees_the_carried_bytes() -> None:
     s.assert_settled()
 
 
+def test_a_phase_that_needs_nothing_waits_for_room_for_more_state_than_was_claimed() -> None:
+    s = Shell({"unet": 40}, device=100, honest=False)
+    s.warm("unet")
+    s.arrive("x", phase("unet", work=10), phase(work=0))
+    assert s.finish(state=80) == ["Evict unet"]
+    assert s.ok("Evict unet") == ["Start x:1"]
+
+
 def test_cancel_of_a_run_waits_for_its_end() -> None:
     s = shell()
     s.warm("text")

@@ -15,7 +15,7 @@ from scheduler.contest import CONTESTANTS
 from scheduler.errors import InputError
 from scheduler.recording import Turn, wordless
 from scheduler.replay import Difference, Replay, scheduler_of
-from scheduler.types import Fault, Lease, Outcome
+from scheduler.types import Budget, Fault, Lease, Outcome
 
 
 def replayed(turns: Sequence[Any], policy: str = "default") -> tuple[Replay, Difference | None]:
@@ -130,6 +130,24 @@ def test_a_policy_comes_with_its_eviction(policy: str, monkeypatch: pytest.Monke
 def test_a_policy_that_does_not_exist() -> None:
     with pytest.raises(InputError, match="policy is 'lifo', allowed: default, "):
         scheduler_of(header("lifo"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"staged": ("nope",)}, "staged has 'nope', known components: "),
+        ({"staged": ("qwen_base.model",) * 2}, "a component comes twice"),
+        ({"components": header().components * 2}, "a component comes twice"),
+        ({"components": (), "staged": ("a",)}, "staged has 'a', known components: none"),
+        (
+            {"staged": ("qwen_base.model",), "budget": Budget(110, 1)},
+            "staged has 30 bytes, allowed: up to 1",
+        ),
+    ],
+)
+def test_masters_that_cannot_be_there(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"header: {message}"):
+        scheduler_of(replace(header(), **change))
 
 
 def test_failures_are_compared_without_their_words() -> None:

@@ -19,6 +19,8 @@ from tests.scheduler.traffic import BATCHING, PROFILE, line, profile, workload
     [
         ({"id": ""}, "line 1: id is '', allowed: a text"),
         ({"id": 7}, "line 1: id is 7, allowed: a text"),
+        ({"id": "a\nb"}, r"line 1: id is 'a\nb', allowed: a text of up to 200 printable"),
+        ({"id": "a" * 201}, "line 1: id is 'aaaa"),
         ({"arrival_s": float("nan")}, "arrival_s is nan, allowed: a number from -1e+12"),
         ({"arrival_s": "3"}, "arrival_s is '3', allowed: a number from -1e+12"),
         ({"arrival_s": True}, "arrival_s is True"),
@@ -99,6 +101,11 @@ def with_batching(**change: float) -> dict[str, Any]:
         ({**PROFILE, "phase": []}, "[[phase]] is missing"),
         (with_phase(components=["vae"]), "[[phase]] 1: component vae is not in [components]"),
         (with_phase(components="vae"), "components is 'vae', allowed: a list of texts"),
+        (with_phase(name="a\x1b"), "name is 'a\\x1b', allowed: a text"),
+        (
+            {**PROFILE, "components": PROFILE["components"] | {"a\nb": 1}},
+            r"[components]: key 'a\nb', allowed: a text of up to 200 printable characters",
+        ),
         (with_phase(types=["x"]), "[[phase]] 1: type is 'x', allowed: chat"),
         (with_phase(seconds=-1), "[[phase]] 1: seconds is -1, allowed: a number from 0"),
         (with_phase(frame_scaled=1), "frame_scaled is 1, allowed: true or false"),
