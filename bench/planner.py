@@ -2,7 +2,7 @@
 
     python -m bench.planner [events]
 
-The default policy with everything switched on, on a card that does not hold all components. A
+The default policy under its default settings, on a card that does not hold all components. A
 steady state: whenever a job settles another arrives, so that always the same number waits. Every
 event counts: arrivals, steps, ends of phases, pauses, transfers.
 """
