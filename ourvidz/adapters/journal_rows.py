@@ -55,7 +55,6 @@ CREATE TABLE IF NOT EXISTS texts (
 CREATE TABLE IF NOT EXISTS answers (
     event_id TEXT PRIMARY KEY,
     job_id TEXT NOT NULL,
-    claim_id TEXT,
     body BLOB,
     attempts INTEGER NOT NULL DEFAULT 0,
     parked INTEGER NOT NULL DEFAULT 0,
@@ -170,9 +169,8 @@ def owe(connection: sqlite3.Connection, job_id: UUID, result: JobResult, now: fl
     """A terminal callback is due; a cancelled job is answered as failed."""
     event = event_id(job_id, "completed" if result.status == "completed" else "failed")
     connection.execute(
-        "INSERT INTO answers (event_id, job_id, claim_id, created_at) "
-        "SELECT ?, id, claim_id, ? FROM jobs WHERE id = ?",
-        (event, now, str(job_id)),
+        "INSERT INTO answers (event_id, job_id, created_at) VALUES (?, ?, ?)",
+        (event, str(job_id), now),
     )
 
 

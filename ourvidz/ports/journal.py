@@ -44,14 +44,12 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A terminal callback still owed. ``body`` is ``None`` where it follows from the job's record;
-    ``claim_id`` is the lease that is held until it is acknowledged."""
+    """A terminal callback still owed. ``body`` is ``None`` where it follows from the job's
+    record."""
 
     job_id: str
     event_id: str
-    claim_id: str | None
     body: bytes | None
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class Journal(Protocol):
         """Every file that could be stored is: COMPLETED, or FAILED by ``result.status``. Owes the
         terminal callback."""
 
-    async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
+    async def reject(self, invalid: InvalidJob, body: bytes) -> bool:
         """Record a payload that never became a job and owe its callback. False, and nothing is
         recorded, where its id is known already, in whatever spelling of a UUID: then it is
         another's, or answered before."""
