@@ -79,9 +79,7 @@ TEXT = TypeAdapter(TextResult)
 INVALID = TypeAdapter(InvalidJob)
 COLUMNS = (
     "SELECT jobs.spec, jobs.queue, jobs.claim_id, jobs.state, jobs.attempts, jobs.created_at, "
-    "jobs.started_at, jobs.completed_at, jobs.result, "
-    "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND NOT a.parked), "
-    "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND a.parked) FROM jobs "
+    "jobs.started_at, jobs.completed_at, jobs.result FROM jobs "
 )
 # The claim of a job that still needs one: it has not ended, or its answer is owed.
 HELD = (
@@ -175,9 +173,9 @@ def owe(connection: sqlite3.Connection, job_id: UUID, result: JobResult, now: fl
 
 
 def record_of(
-    row: tuple[bytes, str, str | None, str, int, float, float, float, bytes, int, int],
+    row: tuple[bytes, str, str | None, str, int, float, float, float, bytes],
 ) -> JobRecord:
-    spec, queue, claim_id, state, attempts, created, started, completed, result, owed, dead = row
+    spec, queue, claim_id, state, attempts, created, started, completed, result = row
     return JobRecord(
         spec=read(SPEC, spec),
         queue=queue,
@@ -188,8 +186,6 @@ def record_of(
         started_at=started,
         completed_at=completed,
         result=None if result is None else read(RESULT, result),
-        undelivered=bool(owed),
-        parked=bool(dead),
     )
 
 

@@ -23,11 +23,7 @@ class Known(Enum):
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as the journal keeps it. Times are Unix seconds.
-
-    ``undelivered`` while the terminal callback is not acknowledged, ``parked`` when it was given
-    up; ``assets`` are the rendered files, uploaded or not.
-    """
+    """A job as the journal keeps it. Times are Unix seconds."""
 
     spec: JobSpec
     queue: str
@@ -38,8 +34,6 @@ class JobRecord:
     started_at: float | None
     completed_at: float | None
     result: JobResult | None
-    undelivered: bool
-    parked: bool
 
 
 @dataclass(frozen=True, slots=True)
