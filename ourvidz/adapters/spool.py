@@ -56,9 +56,9 @@ class SpoolRenderer:
         except OSError as error:
             if error.errno is not None:
                 raise DiskRefused.of(error) from error
-            raise RenderFailed(str(error), retryable=False) from error  # an encoder's
+            raise RenderFailed(str(error)) from error  # an encoder's
         except ValueError as error:
-            raise RenderFailed(str(error), retryable=False) from error
+            raise RenderFailed(str(error)) from error
 
     def _image(self, part: Part, produced: ImageProduced) -> Asset:
         part.spool.mkdir(parents=True, exist_ok=True)  # somebody may have cleared the disk

@@ -211,8 +211,7 @@ class Production:
             produced.unwritten = JobError(ErrorCode.WORKER_UNAVAILABLE, str(full), retryable=True)
         except RenderFailed as error:
             log.warning("asset_failed", index=index, reason=str(error))
-            failed = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error), error.retryable)
-            produced.failed[index] = failed
+            produced.failed[index] = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error))
         except Exception as error:
             # Whatever an encoder or the disk does to one image, the others go on.
             log.exception("asset_broke", index=index)
