@@ -77,7 +77,7 @@ async def open_service(
             executor=executor,
             store=store,
             references=_references(settings, store),
-            renderer=SpoolRenderer(settings.models),
+            renderer=SpoolRenderer(),
             admission=AdmitAll(),
             notifier=notifier,
             clock=clock,

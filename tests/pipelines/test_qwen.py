@@ -38,7 +38,7 @@ SAMPLED = replace(GREEDY, temperature=0.9, top_p=0.8)
 def pipeline(request: Any, tiny_root: Path, device: Device) -> Iterator[QwenPipeline]:
     make_qwen(tiny_root)
     name = f"qwen-{request.param}"
-    config = ModelConfig(name, "qwen", tiny_root / name, None, "float32", "tiny-random")
+    config = ModelConfig(name, "qwen", tiny_root / name, None, "float32")
     opened = open_qwen(config, device, 1.0)
     component = opened.components[f"{name}.model"]
     component.stage()

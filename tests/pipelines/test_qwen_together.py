@@ -39,7 +39,7 @@ ALL = (SHORT, MIDDLE, LONG, WARM)
 def pipeline(tiny_root: Path, device: Device) -> Iterator[QwenPipeline]:
     make_qwen(tiny_root)
     path = tiny_root / "qwen-instruct"
-    opened = open_qwen(ModelConfig("qwen", "qwen", path, None, "float32", "tiny"), device, 1.0)
+    opened = open_qwen(ModelConfig("qwen", "qwen", path, None, "float32"), device, 1.0)
     opened.components["qwen.model"].stage()
     opened.components["qwen.model"].load()
     yield opened

@@ -376,7 +376,7 @@ def test_working_bytes_grow_with_the_factor_images_and_guidance(
     from pipelines.registry import ModelConfig
     from pipelines.sdxl import open_sdxl
 
-    config = ModelConfig("sdxl", "sdxl", sdxl_root / "sdxl", None, "float32", "tiny-random")
+    config = ModelConfig("sdxl", "sdxl", sdxl_root / "sdxl", None, "float32")
     doubled = open_sdxl(config, device, 2.0)
     plain = [plan.working_bytes for plan in opened.plan(request_for(images=3))]
     assert [plan.working_bytes for plan in doubled.plan(request_for(images=3))] == [
