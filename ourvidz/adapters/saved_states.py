@@ -18,7 +18,7 @@ import structlog
 from ourvidz.adapters.atomic import errno_name, sync_folder, write_atomically
 from pipelines.base import PhasePlan
 from pipelines.request import ImageRequest, Request
-from pipelines.state import State, build_of, dump_snapshot, restore
+from pipelines.state import State, build_of, dump, restore
 
 log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ class SavedStates:
         try:
             saving.folder.mkdir(exist_ok=True)
             new = saving.folder / _NEW
-            written = write_atomically(new, lambda path: dump_snapshot(state, path, saving.build))
+            written = write_atomically(new, lambda path: dump(state, path, saving.build))
             file = new.replace(saving.folder / f"{written.sha256}{_SUFFIX}")
             sync_folder(saving.folder)
             for other in saving.folder.iterdir():

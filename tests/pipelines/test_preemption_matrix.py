@@ -29,6 +29,7 @@ from support.preempt import (
     taken,
     undisturbed,
 )
+from support.states import dump
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from pipelines.base import CancelToken, Output, Pipeline
@@ -38,7 +39,7 @@ from pipelines.images import NotFinite
 from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.request import ImageRequest, Message, Request, TextRequest, VideoRequest
 from pipelines.sources import LOAD_LOCK
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 from pipelines.tiny import make_tiny
 
 pytestmark = pytest.mark.slow

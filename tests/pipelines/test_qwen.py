@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.states import dump
 from torch import nn
 from transformers import Qwen2ForCausalLM
 
@@ -18,7 +19,7 @@ from pipelines.qwen import QwenPipeline, open_qwen
 from pipelines.qwen.sampling import GumbelSampler
 from pipelines.registry import ModelConfig
 from pipelines.request import ImageRequest, Message, TextRequest
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 from pipelines.tiny.qwen import make_qwen
 
 GREEDY = TextRequest(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.states import dump
 
 from pipelines.base import CancelToken, Sharing, TextOutput
 from pipelines.component import NotResident
@@ -17,7 +18,7 @@ from pipelines.qwen import QwenPipeline, open_qwen
 from pipelines.qwen import pipeline as module_under_test
 from pipelines.registry import ModelConfig
 from pipelines.request import Message, TextRequest
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 from pipelines.tiny.qwen import make_qwen
 
 pytestmark = pytest.mark.slow

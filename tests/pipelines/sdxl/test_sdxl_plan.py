@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from support.states import dump
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -17,7 +18,7 @@ from pipelines.base import CancelToken, UnsupportedRequest
 from pipelines.component import NotResident
 from pipelines.request import ImageRequest, TextRequest, VideoRequest
 from pipelines.sdxl import SdxlPipeline, estimate
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 
 pytestmark = pytest.mark.slow
 

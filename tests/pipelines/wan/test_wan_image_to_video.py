@@ -11,12 +11,13 @@ from diffusers import (
 )
 from PIL import Image
 from support.image_to_video import KINDS
+from support.states import dump
 from transformers import CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pipelines.base import CancelToken, UnsupportedRequest
 from pipelines.registry import ModelConfig, open_pipeline
-from pipelines.state import dump, restore
+from pipelines.state import restore
 
 pytestmark = pytest.mark.slow
 
