@@ -77,10 +77,6 @@ class SavedStates:
                 log.warning("saved_state_ignored", folder=str(folder), reason=str(error))
         return None
 
-    def wait(self) -> None:
-        """Return when nothing is being written."""
-        self._writer.submit(lambda: None).result()
-
     def _write(self, state: State, saving: Saving) -> None:
         error = None
         try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ourvidz.adapters.saved_states import SavedStates
 from pipelines import state as module
 from pipelines.state import State
 
@@ -16,3 +17,8 @@ def dump(state: State, build: Mapping[str, str] | None = None) -> bytes:
         path = Path(folder) / "state"
         module.dump(state.snapshot(), path, build or {})
         return path.read_bytes()
+
+
+def wait(states: SavedStates) -> None:
+    """Return when nothing is being written."""
+    states._writer.submit(lambda: None).result()
