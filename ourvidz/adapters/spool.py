@@ -20,12 +20,10 @@ from ourvidz.adapters.media import (
     write_thumbnail,
 )
 from ourvidz.jobs import Asset, ErrorCode, ImageWork, TextWork, VideoWork
-from ourvidz.ports import DiskRefused, ImageProduced, Part, RenderFailed, VideoProduced
+from ourvidz.ports import DiskRefused, ImageProduced, Part, Picture, RenderFailed, VideoProduced
 from ourvidz.wire import asset_key, asset_metadata, thumbnail_key
 
 log = structlog.get_logger()
-
-Picture = ImageProduced | VideoProduced
 
 # Encoding is for the cores that inference leaves free.
 _THREADS = 2

@@ -34,6 +34,9 @@ class VideoProduced:
     frames: NDArray[np.uint8]
 
 
+Picture = ImageProduced | VideoProduced
+
+
 @dataclass(frozen=True, slots=True)
 class TextChunk:
     """Final text to append to what came before."""
@@ -60,7 +63,7 @@ class StateSaved:
     error: str | None
 
 
-RunNotice = StepReached | ImageProduced | VideoProduced | TextChunk | TextDone | StateSaved
+RunNotice = StepReached | Picture | TextChunk | TextDone | StateSaved
 
 
 class RunSink(Protocol):

@@ -25,6 +25,7 @@ from ourvidz.ports import (
     ImageProduced,
     Journal,
     Part,
+    Picture,
     Renderer,
     RenderFailed,
     RunNotice,
@@ -42,8 +43,6 @@ from ourvidz.service.signal import Signal
 from scheduler.messages import StepReached
 
 log = structlog.get_logger()
-
-Picture = ImageProduced | VideoProduced
 
 
 @dataclass(slots=True)
