@@ -29,7 +29,7 @@ What is rounded, cut or not honoured is named in the job's warnings. Unknown key
 ``extras`` and never fail a job.
 """
 
-from ourvidz.wire.keys import asset_key, event_id, job_key, thumbnail_key
+from ourvidz.wire.keys import asset_key, event_id, is_uuid, job_key, thumbnail_key
 from ourvidz.wire.parse import parse, parse_object
 from ourvidz.wire.render import (
     asset_metadata,
@@ -49,6 +49,7 @@ __all__ = [
     "callback_invalid",
     "callback_processing",
     "event_id",
+    "is_uuid",
     "job_key",
     "parse",
     "parse_object",
