@@ -14,8 +14,8 @@ from ourvidz import __version__
 from ourvidz.adapters.admission import AdmitAll
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
-from ourvidz.adapters.estimates import ESTIMATES_SCHEMA, SqliteMeasurements
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
+from ourvidz.adapters.measurements import MEASUREMENTS_SCHEMA, SqliteMeasurements
 from ourvidz.adapters.notify_http import HttpNotifier, callback_client
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
 from ourvidz.adapters.queue_redis import redis_server
@@ -56,7 +56,7 @@ async def open_service(
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
         # First of all: a second service must be refused before it takes seconds and memory.
-        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA, ESTIMATES_SCHEMA, WORKER_SCHEMA)
+        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA, MEASUREMENTS_SCHEMA, WORKER_SCHEMA)
         stack.push_async_callback(database.aclose)
         executor = executor or _device(settings)
         await executor.open()
