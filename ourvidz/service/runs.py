@@ -44,7 +44,7 @@ Moved = StageSucceeded | StageFailed | LoadSucceeded | LoadFailed | Aborted | Ev
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class RunBooks:
     """``engine.RunWatcher`` over the journal and the roster; ``meter`` where the executor counts
     the device's bytes."""
 
