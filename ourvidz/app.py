@@ -19,7 +19,7 @@ from ourvidz.adapters.measurements import MEASUREMENTS_SCHEMA, SqliteMeasurement
 from ourvidz.adapters.notify_http import HttpNotifier, callback_client
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
 from ourvidz.adapters.queue_redis import redis_server
-from ourvidz.adapters.queue_shared import PopSide, SharedQueues
+from ourvidz.adapters.queue_shared import SharedQueues
 from ourvidz.adapters.queue_upstash import upstash_server
 from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.recorder import FileRecorder
@@ -32,7 +32,7 @@ from ourvidz.adapters.worker import WORKER_SCHEMA, worker_identity
 from ourvidz.config import Settings
 from ourvidz.config.checks import queue_url
 from ourvidz.config.urls import local_url
-from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier, References
+from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier, PopSide, References
 from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
 
