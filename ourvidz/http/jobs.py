@@ -53,7 +53,7 @@ async def submit(
     ] = None,
 ) -> Response:
     """Submit a job. Its `id` is made here, or from the idempotency key, if the body has none."""
-    body = await read_object(request, context.settings.http.max_body_bytes)
+    body = await read_object(request, context.settings.http.body_bytes_max)
     if _given_id(body) is None:
         body["id"] = str(new_id(idempotency_key))
     return await _submit(request, context, body, prefer)
@@ -65,7 +65,7 @@ async def put(request: Request, context: ContextOf, job_id: str, prefer: Prefer)
     if not is_uuid(job_id):
         detail = "id: the path must end with a UUID of five groups with hyphens"
         raise HttpProblem(INVALID_PARAMETER, detail, field="id")
-    body = await read_object(request, context.settings.http.max_body_bytes)
+    body = await read_object(request, context.settings.http.body_bytes_max)
     given = _given_id(body)
     if given is None:
         body["id"] = job_id.lower()
