@@ -159,8 +159,9 @@ class Service:
     async def submit(self, body: Mapping[str, Any]) -> tuple[JobRecord, bool]:
         """Put a job into its queue. Returns its record and whether it is new.
 
-        Raises ``SubmissionInvalid`` or ``IdConflict``. The queue is told before the journal: a
-        crash between the two loses nothing, and a repeat is recognised by its id.
+        Raises ``SubmissionInvalid``, ``IdConflict``, ``QueueFull`` or ``QueueError``. The queue is
+        told before the journal: a crash between the two loses nothing, and a repeat is recognised
+        by its id.
         """
         spec = parse_object(body, self.rules)
         if isinstance(spec, InvalidJob):
