@@ -27,7 +27,7 @@ from torch import nn
 from pipelines.arena import Arena
 from pipelines.base import CancelToken, Pipeline
 from pipelines.device import Device
-from pipelines.registry import ModelConfig, open_pipelines
+from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.request import ImageRequest, Message, Request, TextRequest, VideoRequest
 from pipelines.setup import prepare
 from pipelines.tiny import make_tiny
@@ -58,15 +58,14 @@ def phase_seconds(pipeline: Pipeline, request: Request, device: Device) -> dict[
 
 def measure_phases(device: Device, root: Path) -> dict[str, dict[str, float]]:
     """Median seconds of each phase by model, after one run to warm up."""
-    models = {
-        "sdxl": ModelConfig("sdxl", "sdxl", root / "sdxl", None, "float32", "tiny-random"),
-        "wan": ModelConfig("wan", "wan", root / "wan-vace", None, "float32", "tiny-random"),
-        "qwen_instruct": ModelConfig(
-            "qwen_instruct", "qwen", root / "qwen-instruct", None, "float32", "tiny-random"
-        ),
-    }
+    models = (
+        ModelConfig("sdxl", "sdxl", root / "sdxl", None, "float32"),
+        ModelConfig("wan", "wan", root / "wan-vace", None, "float32"),
+        ModelConfig("qwen_instruct", "qwen", root / "qwen-instruct", None, "float32"),
+    )
     found = {}
-    for name, pipeline in open_pipelines(models.values(), device, 1.25).items():
+    for config in models:
+        name, pipeline = config.name, open_pipeline(config, device, 1.25)
         for component in pipeline.components.values():
             component.stage()
             component.load()

@@ -14,13 +14,13 @@ from ourvidz import __version__
 from ourvidz.adapters.admission import AdmitAll
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
-from ourvidz.adapters.estimates import ESTIMATES_SCHEMA, SqliteMeasurements
 from ourvidz.adapters.http_answers import plain_client
 from ourvidz.adapters.journal import JOURNAL_SCHEMA, SqliteJournal
+from ourvidz.adapters.measurements import MEASUREMENTS_SCHEMA, SqliteMeasurements
 from ourvidz.adapters.notify_http import HttpNotifier
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
 from ourvidz.adapters.queue_redis import redis_server
-from ourvidz.adapters.queue_shared import PopSide, SharedQueues
+from ourvidz.adapters.queue_shared import SharedQueues
 from ourvidz.adapters.queue_upstash import upstash_server
 from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.recorder import FileRecorder
@@ -33,7 +33,7 @@ from ourvidz.adapters.worker import WORKER_SCHEMA, worker_identity
 from ourvidz.config import Settings
 from ourvidz.config.checks import queue_url
 from ourvidz.config.urls import local_url
-from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier, References
+from ourvidz.ports import AssetStore, Clock, Executor, JobSource, Notifier, PopSide, References
 from ourvidz.service.build import Ports, build_service
 from ourvidz.service.service import Service
 
@@ -57,7 +57,7 @@ async def open_service(
     async with AsyncExitStack() as stack:
         database = Database(settings.service.data_dir / "ourvidz.db")
         # First of all: a second service must be refused before it takes seconds and memory.
-        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA, ESTIMATES_SCHEMA, WORKER_SCHEMA)
+        await database.open(QUEUE_SCHEMA, JOURNAL_SCHEMA, MEASUREMENTS_SCHEMA, WORKER_SCHEMA)
         stack.push_async_callback(database.aclose)
         executor = executor or _device(settings)
         await executor.open()
@@ -78,7 +78,7 @@ async def open_service(
             executor=executor,
             store=store,
             references=_references(settings, store),
-            renderer=SpoolRenderer(settings.models),
+            renderer=SpoolRenderer(),
             admission=AdmitAll(),
             notifier=notifier,
             clock=clock,

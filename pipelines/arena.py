@@ -117,11 +117,6 @@ class Arena:
         """The master, flat uint8. Never written after construction."""
         return self._host
 
-    @property
-    def device_copy(self) -> torch.Tensor | None:
-        """The device buffer while the module is loaded."""
-        return self._copy
-
     def load(self, token: CancelToken = NEVER) -> None:
         """Copy the master to the device and point the module at the copy; returns when it is
         there. Raises ``torch.OutOfMemoryError``, or ``RunCancelled`` between two chunks, with the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,14 +13,13 @@ from pipelines.device import Device
 @dataclass(frozen=True)
 class ModelConfig:
     """One checkpoint. ``path`` is a folder, or for SDXL a single safetensors file with
-    ``config_path`` naming the folder that describes it. ``label`` names it in what it makes."""
+    ``config_path`` naming the folder that describes it."""
 
     name: str
     family: Literal["sdxl", "wan", "qwen"]
     path: Path
     config_path: Path | None
     dtype: str
-    label: str
 
 
 def open_pipeline(config: ModelConfig, device: Device, working_bytes_factor: float) -> Pipeline:
@@ -41,15 +39,3 @@ def open_pipeline(config: ModelConfig, device: Device, working_bytes_factor: flo
     from pipelines.qwen import open_qwen  # noqa: PLC0415 - see above
 
     return open_qwen(config, device, working_bytes_factor)
-
-
-def open_pipelines(
-    configs: Iterable[ModelConfig], device: Device, working_bytes_factor: float
-) -> dict[str, Pipeline]:
-    """By model name. Raises ``CheckpointError``, or ``ValueError`` for a name used twice."""
-    pipelines: dict[str, Pipeline] = {}
-    for config in configs:
-        if config.name in pipelines:
-            raise ValueError(f"two models are named {config.name!r}")
-        pipelines[config.name] = open_pipeline(config, device, working_bytes_factor)
-    return pipelines

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save, save_file
+from safetensors.torch import load, save_file
 
 from pipelines.request import Request, request_from_json, request_to_json
 
@@ -67,15 +67,9 @@ class State:
         return sum(storage.nbytes() for storage in storages.values())
 
 
-def dump(state: State, build: Mapping[str, str] | None = None) -> bytes:
-    """Write a state; ``restore`` gives back the same bits on the same ``build``, which is written
-    beside it."""
-    tensors = {name: t.detach().to("cpu").contiguous().clone() for name, t in state.tensors.items()}
-    return save(tensors, _metadata(state, build or {}))
-
-
-def dump_snapshot(snapshot: State, path: Path, build: Mapping[str, str]) -> None:
-    """As ``dump``, into a file and without another copy; other threads go on meanwhile."""
+def dump(snapshot: State, path: Path, build: Mapping[str, str]) -> None:
+    """Write a snapshot to a file, while other threads go on; ``restore`` gives back the same bits
+    on the same ``build``, which is written beside it."""
     tensors = {name: t.detach().contiguous() for name, t in snapshot.tensors.items()}
     save_file(tensors, path, _metadata(snapshot, build))
 

@@ -271,15 +271,6 @@ def test_counts_that_sound_like_text_or_secrets_are_kept(lines: Lines) -> None:
     ]  # fmt: skip
 
 
-def test_prompt_fields_follow_the_configuration(out: io.StringIO) -> None:
-    logs.configure("json", "info", False, out)
-    assert logs.prompt_fields(CAT) == CAT_FIELDS
-    log.info("job_claimed", **logs.prompt_fields(CAT))
-    assert CAT_FIELDS.items() <= json.loads(out.getvalue()).items()
-    logs.configure("json", "info", True, out)
-    assert logs.prompt_fields(CAT) == {"prompt": CAT}
-
-
 @dataclasses.dataclass
 class Work:
     prompt: str

@@ -19,14 +19,15 @@ class CommandMeter:
         self._clock = clock
         self._counts: deque[tuple[float, int]] = deque()
 
-    def count(self, commands: int = 1) -> None:
+    def count(self) -> None:
+        """One more was sent."""
         now = self._clock.monotonic()
         self._forget(now)
         if self._counts and now - self._counts[-1][0] < _GRAIN_SECONDS:
             at, before = self._counts[-1]
-            self._counts[-1] = (at, before + commands)
+            self._counts[-1] = (at, before + 1)
         else:
-            self._counts.append((now, commands))
+            self._counts.append((now, 1))
 
     def per_minute(self) -> int:
         self._forget(self._clock.monotonic())

@@ -84,9 +84,7 @@ class DeviceExecutor:
         self._facts = await anyio.to_thread.run_sync(self._device.describe)
         build = await anyio.to_thread.run_sync(build_facts, self._device)
         for name, model in self._models.items():
-            config = ModelConfig(
-                name, model.family, model.path, model.config_path, model.dtype, model.label
-            )
+            config = ModelConfig(name, model.family, model.path, model.config_path, model.dtype)
             factor = self._settings.working_bytes_factor
             try:
                 pipeline = await anyio.to_thread.run_sync(
@@ -139,8 +137,9 @@ class DeviceExecutor:
         if not plans:
             left, plans = None, whole
         self._plans[part.id] = _Planned(name, plans, left)
-        seconds = self._models[name].step_seconds
-        return Plan(tuple(_phase(plan, seconds) for plan in plans), tuple(warnings))
+        model = self._models[name]
+        phases = tuple(_phase(plan, model.step_seconds) for plan in plans)
+        return Plan(phases, tuple(warnings), model.label)
 
     def begin(self, part: Part, sink: RunSink) -> None:
         planned = self._plans.pop(part.id)

@@ -15,7 +15,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def described(error: BaseException) -> str:
+def describe_and_release(error: BaseException) -> str:
     """``describe``, and let go what the exception holds: it may live on in reference cycles, and
     its frames hold latents and weights."""
     met = [error]
@@ -31,7 +31,7 @@ def device_failure(error: BaseException) -> DeviceFailed | None:
     device: not for the event loop."""
     if not is_device_lost(error):
         return None
-    return DeviceFailed(f"the device is lost to this process: {described(error)}")
+    return DeviceFailed(f"the device is lost to this process: {describe_and_release(error)}")
 
 
 def raise_if_lost(error: BaseException) -> None:

@@ -133,7 +133,7 @@ class FakeDevice:
             for phase, component, _, working in self._models[name].phases
         )
         self._planned[part.id] = self._states.remaining(part, phases)
-        return Plan(self._planned[part.id][0], ())
+        return Plan(self._planned[part.id][0], (), name)
 
     def begin(self, part: Part, sink: RunSink) -> None:
         phases, done = self._planned.pop(part.id)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import anyio
 import structlog
 
-from ourvidz.adapters.device_errors import described, raise_if_lost
+from ourvidz.adapters.device_errors import describe_and_release, raise_if_lost
 from pipelines.base import CancelToken, RunCancelled
 from pipelines.component import Component
 from pipelines.faults import is_out_of_memory
@@ -73,7 +73,7 @@ def _stage(name: str, component: Component, token: CancelToken) -> m.Moved:
     except Exception as error:
         raise_if_lost(error)
         log.exception("stage_failed", component=name)
-        return m.StageFailed(name, described(error), permanent=False)
+        return m.StageFailed(name, describe_and_release(error), permanent=False)
     return m.StageSucceeded(name)
 
 
@@ -86,7 +86,7 @@ def _load(name: str, component: Component, token: CancelToken) -> m.Moved:
         raise_if_lost(error)
         log.exception("load_failed", component=name)
         fault = Fault.OUT_OF_MEMORY if is_out_of_memory(error) else Fault.LOAD
-        return m.LoadFailed(name, described(error), fault)
+        return m.LoadFailed(name, describe_and_release(error), fault)
     return m.LoadSucceeded(name)
 
 

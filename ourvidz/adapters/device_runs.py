@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from ourvidz.adapters.device_errors import described, device_failure
+from ourvidz.adapters.device_errors import describe_and_release, device_failure
 from ourvidz.adapters.device_member import Member
 from ourvidz.adapters.starters import Starters
 from pipelines.base import Output, RunCancelled
@@ -130,7 +130,7 @@ def _fail(members: Sequence[Member], error: Exception) -> None:
         jobs, phase = [member.lease.job for member in members], members[0].lease.phase
         log.error("run_failed", jobs=jobs, phase=phase, exc_info=error)
     lost = device_failure(error)
-    detail = described(error)
+    detail = describe_and_release(error)
     for member in members:
         if lost is not None:
             member.lose(lost)

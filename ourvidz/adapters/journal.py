@@ -199,7 +199,7 @@ class SqliteJournal:
 
         await self._database.run(operation)
 
-    async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
+    async def reject(self, invalid: InvalidJob, body: bytes) -> bool:
         now = self._clock.wall()
         data = INVALID.dump_json(invalid)
         key = job_key(invalid.id or "")
@@ -214,9 +214,8 @@ class SqliteJournal:
                 return False
             connection.execute("INSERT INTO rejected VALUES (?, ?, ?)", (key, data, now))
             connection.execute(
-                "INSERT INTO answers (event_id, job_id, claim_id, body, created_at) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (event_id(key, "failed"), key, claim_id, body, now),
+                "INSERT INTO answers (event_id, job_id, body, created_at) VALUES (?, ?, ?, ?)",
+                (event_id(key, "failed"), key, body, now),
             )
             if due:
                 forget(connection, ENDED_JOBS_MAX)
@@ -235,7 +234,7 @@ class SqliteJournal:
     async def answers(self, job_id: str | None = None) -> Sequence[Answer]:
         def operation(connection: sqlite3.Connection) -> list[Answer]:
             rows = connection.execute(
-                "SELECT job_id, event_id, claim_id, body, attempts FROM answers "
+                "SELECT job_id, event_id, body FROM answers "
                 "WHERE NOT parked AND (?1 IS NULL OR job_id = ?1) ORDER BY created_at, event_id",
                 (None if job_id is None else job_key(job_id),),
             )

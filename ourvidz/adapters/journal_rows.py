@@ -55,7 +55,6 @@ CREATE TABLE IF NOT EXISTS texts (
 CREATE TABLE IF NOT EXISTS answers (
     event_id TEXT PRIMARY KEY,
     job_id TEXT NOT NULL,
-    claim_id TEXT,
     body BLOB,
     attempts INTEGER NOT NULL DEFAULT 0,
     parked INTEGER NOT NULL DEFAULT 0,
@@ -80,9 +79,7 @@ TEXT = TypeAdapter(TextResult)
 INVALID = TypeAdapter(InvalidJob)
 COLUMNS = (
     "SELECT jobs.spec, jobs.queue, jobs.claim_id, jobs.state, jobs.attempts, jobs.created_at, "
-    "jobs.started_at, jobs.completed_at, jobs.result, "
-    "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND NOT a.parked), "
-    "EXISTS (SELECT 1 FROM answers a WHERE a.job_id = jobs.id AND a.parked) FROM jobs "
+    "jobs.started_at, jobs.completed_at, jobs.result FROM jobs "
 )
 # The claim of a job that still needs one: it has not ended, or its answer is owed.
 HELD = (
@@ -170,16 +167,15 @@ def owe(connection: sqlite3.Connection, job_id: UUID, result: JobResult, now: fl
     """A terminal callback is due; a cancelled job is answered as failed."""
     event = event_id(job_id, "completed" if result.status == "completed" else "failed")
     connection.execute(
-        "INSERT INTO answers (event_id, job_id, claim_id, created_at) "
-        "SELECT ?, id, claim_id, ? FROM jobs WHERE id = ?",
-        (event, now, str(job_id)),
+        "INSERT INTO answers (event_id, job_id, created_at) VALUES (?, ?, ?)",
+        (event, str(job_id), now),
     )
 
 
 def record_of(
-    row: tuple[bytes, str, str | None, str, int, float, float, float, bytes, int, int],
+    row: tuple[bytes, str, str | None, str, int, float, float, float, bytes],
 ) -> JobRecord:
-    spec, queue, claim_id, state, attempts, created, started, completed, result, owed, dead = row
+    spec, queue, claim_id, state, attempts, created, started, completed, result = row
     return JobRecord(
         spec=read(SPEC, spec),
         queue=queue,
@@ -190,8 +186,6 @@ def record_of(
         started_at=started,
         completed_at=completed,
         result=None if result is None else read(RESULT, result),
-        undelivered=bool(owed),
-        parked=bool(dead),
     )
 
 

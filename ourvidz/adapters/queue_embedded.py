@@ -14,8 +14,15 @@ from typing import Any
 import anyio
 
 from ourvidz.adapters.database import Database
-from ourvidz.adapters.queue_shared import PopSide
-from ourvidz.ports import LETTER_BYTES_SHOWN, Claimed, Clock, DeadLetter, QueueFull, Standing
+from ourvidz.ports import (
+    LETTER_BYTES_SHOWN,
+    Claimed,
+    Clock,
+    DeadLetter,
+    PopSide,
+    QueueFull,
+    Standing,
+)
 
 QUEUE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS queue_items (

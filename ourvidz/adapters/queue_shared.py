@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import uuid4
 
 import stamina
@@ -17,6 +17,7 @@ from ourvidz.adapters import queue_scripts as scripts
 from ourvidz.ports import (
     Claimed,
     DeadLetter,
+    PopSide,
     QueueFull,
     QueueUnavailable,
     Standing,
@@ -24,7 +25,6 @@ from ourvidz.ports import (
 
 log = structlog.get_logger()
 
-PopSide = Literal["left", "right"]
 Argument = str | bytes | int
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ import structlog
 from ourvidz.adapters.atomic import errno_name, sync_folder, write_atomically
 from pipelines.base import PhasePlan
 from pipelines.request import ImageRequest, Request
-from pipelines.state import State, build_of, dump_snapshot, restore
+from pipelines.state import State, build_of, dump, restore
 
 log = structlog.get_logger()
 
@@ -77,16 +77,12 @@ class SavedStates:
                 log.warning("saved_state_ignored", folder=str(folder), reason=str(error))
         return None
 
-    def wait(self) -> None:
-        """Return when nothing is being written."""
-        self._writer.submit(lambda: None).result()
-
     def _write(self, state: State, saving: Saving) -> None:
         error = None
         try:
             saving.folder.mkdir(exist_ok=True)
             new = saving.folder / _NEW
-            written = write_atomically(new, lambda path: dump_snapshot(state, path, saving.build))
+            written = write_atomically(new, lambda path: dump(state, path, saving.build))
             file = new.replace(saving.folder / f"{written.sha256}{_SUFFIX}")
             sync_folder(saving.folder)
             for other in saving.folder.iterdir():

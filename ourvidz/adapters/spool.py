@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -19,29 +19,21 @@ from ourvidz.adapters.media import (
     write_png,
     write_thumbnail,
 )
-from ourvidz.config.settings import Model
 from ourvidz.jobs import Asset, ErrorCode, ImageWork, TextWork, VideoWork
-from ourvidz.ports import DiskRefused, ImageProduced, Part, RenderFailed, VideoProduced
+from ourvidz.ports import DiskRefused, ImageProduced, Part, Picture, RenderFailed, VideoProduced
 from ourvidz.wire import asset_key, asset_metadata, thumbnail_key
 
 log = structlog.get_logger()
 
-Picture = ImageProduced | VideoProduced
-
 # Encoding is for the cores that inference leaves free.
 _THREADS = 2
-# What a device of its own makes, with no model in the configuration.
-_UNNAMED = "unnamed"
-_SAMPLERS = {"sdxl": "Euler", "wan": "UniPC"}
+_SAMPLERS: dict[type, str] = {ImageWork: "Euler", VideoWork: "UniPC"}
 
 
 class SpoolRenderer:
-    """``ports.Renderer``. Model labels come from the configuration."""
+    """``ports.Renderer``."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
-        self._labels: dict[str, str] = {}
-        for model in models.values():
-            self._labels.setdefault(model.family, model.label)
+    def __init__(self) -> None:
         self._threads = anyio.CapacityLimiter(_THREADS)
 
     async def image(self, part: Part, produced: ImageProduced) -> Asset:
@@ -56,9 +48,9 @@ class SpoolRenderer:
         except OSError as error:
             if error.errno is not None:
                 raise DiskRefused.of(error) from error
-            raise RenderFailed(str(error), retryable=False) from error  # an encoder's
+            raise RenderFailed(str(error)) from error  # an encoder's
         except ValueError as error:
-            raise RenderFailed(str(error), retryable=False) from error
+            raise RenderFailed(str(error)) from error
 
     def _image(self, part: Part, produced: ImageProduced) -> Asset:
         part.spool.mkdir(parents=True, exist_ok=True)  # somebody may have cleared the disk
@@ -114,15 +106,13 @@ class SpoolRenderer:
         """What the file says: parameters, seed and versions, no time, id, host or location."""
         work = part.work
         assert not isinstance(work, TextWork), "text work yields no picture"
-        family = "sdxl" if isinstance(work, ImageWork) else "wan"
-        label = self._labels.get(family, _UNNAMED)
         parameters: dict[str, Any] = {
             "Steps": work.steps,
-            "Sampler": _SAMPLERS[family],
+            "Sampler": _SAMPLERS[type(work)],
             "CFG scale": work.guidance_scale,
             "Seed": work.seed + index,
             "Size": f"{work.width}x{work.height}",
-            "Model": label,
+            "Model": part.model,
         }
         if isinstance(work, ImageWork) and work.strength is not None:
             parameters["Denoising strength"] = work.strength
@@ -131,7 +121,7 @@ class SpoolRenderer:
         asked = {name: value for name, value in asdict(work).items() if name != "references"}
         details = {
             "type": part.spec.type.value,
-            "model": label,
+            "model": part.model,
             "index": index,
             "seed": work.seed + index,
             "parameters": asked,

@@ -84,9 +84,7 @@ def verified(name: str, path: Path, model: Model | None) -> Iterator[str]:
 def _open(name: str, model: Model) -> Pipeline:
     """On the CPU, whatever device is configured: a service may be using that one."""
     prepare()
-    config = ModelConfig(
-        name, model.family, model.path, model.config_path, model.dtype, model.label
-    )
+    config = ModelConfig(name, model.family, model.path, model.config_path, model.dtype)
     return open_pipeline(config, Device("cpu"), 1.0)
 
 

@@ -2,7 +2,7 @@
 
 0 done; 1 it failed; 2 the command line is wrong; 70 a defect stopped the service; 75 it failed and
 may succeed later, as where the device failed; 78 the configuration is wrong, and a restart will not
-help.
+help; 130 somebody stopped waiting for a job.
 """
 
 from __future__ import annotations

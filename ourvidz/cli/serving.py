@@ -70,7 +70,6 @@ class WayOut:
     """
 
     leave: Callable[[int], object] = os._exit
-    _timer: threading.Timer | None = None
 
     def now(self, reason: str) -> None:
         threads = [thread.name for thread in threading.enumerate()]
@@ -82,15 +81,10 @@ class WayOut:
 
     def arm(self, seconds: float) -> None:
         """Leave in so many seconds, unless the process has ended by then."""
-        self._timer = threading.Timer(seconds, self.now, ["leaving took too long"])
+        timer = threading.Timer(seconds, self.now, ["leaving took too long"])
         # It must not keep alive the process that it is to end.
-        self._timer.daemon = True
-        self._timer.start()
-
-    def disarm(self) -> None:
-        """For a process that goes on."""
-        if self._timer is not None:
-            self._timer.cancel()
+        timer.daemon = True
+        timer.start()
 
 
 @dataclass(slots=True)

@@ -22,6 +22,10 @@ _HOST = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _DOTTED = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
+_URL_ALLOWED = "an http:// or https:// URL with a host, or empty"
+_SERVER_ALLOWED = (
+    "a redis://, rediss://, http:// or https:// URL with a host and no password, or empty"
+)
 
 
 def _path_text(value: Any) -> Any:
@@ -43,7 +47,7 @@ def _optional_url(value: str) -> str:
     except ValueError:
         usable = False
     if not usable or not value.isprintable() or " " in value:
-        raise ValueError("must be an http:// or https:// URL with a host, or empty")
+        raise ValueError(f"must be {_URL_ALLOWED}")
     return value
 
 
@@ -51,7 +55,6 @@ def _server_url(value: str) -> str:
     """What needs a password has its place among the secrets."""
     if value == "":
         return value
-    allowed = "must be a redis://, rediss:// or https:// URL with a host and no password, or empty"
     try:
         parts = urlsplit(value)
         known = parts.scheme in ("redis", "rediss", "http", "https")
@@ -59,7 +62,7 @@ def _server_url(value: str) -> str:
     except ValueError:
         usable = False
     if not usable or not value.isprintable() or " " in value:
-        raise ValueError(allowed)
+        raise ValueError(f"must be {_SERVER_ALLOWED}")
     return value
 
 
@@ -134,14 +137,12 @@ HostName = Annotated[
 OptionalUrl = Annotated[
     str,
     AfterValidator(_optional_url),
-    Field(description="an http:// or https:// URL with a host, or empty"),
+    Field(description=_URL_ALLOWED),
 ]
 ServerUrl = Annotated[
     str,
     AfterValidator(_server_url),
-    Field(
-        description="a redis://, rediss:// or https:// URL with a host and no password, or empty"
-    ),
+    Field(description=_SERVER_ALLOWED),
 ]
 UuidText = Annotated[str, AfterValidator(_uuid_text), Field(description="a UUID")]
 OptionalPath = Annotated[

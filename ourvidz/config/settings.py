@@ -65,7 +65,7 @@ class Http(Table):
         description="an address or a host name, without scheme or port",
     )
     port: Port = 7860
-    max_body_bytes: Bytes = 1_000_000
+    body_bytes_max: Bytes = 1_000_000
     wait_seconds_max: Seconds = 90.0
     sse_ping_seconds: Seconds = 15.0
     default_user_id: UuidText = "00000000-0000-0000-0000-000000000000"

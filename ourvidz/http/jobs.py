@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -21,10 +20,10 @@ from ourvidz.http.models import Job, JobList, Status
 from ourvidz.http.problems import BUSY, INVALID_PARAMETER, NOT_FOUND, HttpProblem
 from ourvidz.http.sse import EventStream, ended, events, last_event_id, seen_to_the_end
 from ourvidz.service.service import TooLate
+from ourvidz.wire import is_uuid
 
 router = APIRouter(tags=["jobs"], route_class=JournalRoute)
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SUBMITTED: dict[int | str, dict[str, Any]] = {
     200: {"model": Job, "description": "Known already, or ended while the caller waited."},
     202: {"model": Job, "description": "Accepted; `Location` is where to look."},
@@ -54,7 +53,7 @@ async def submit(
     ] = None,
 ) -> Response:
     """Submit a job. Its `id` is made here, or from the idempotency key, if the body has none."""
-    body = await read_object(request, context.settings.http.max_body_bytes)
+    body = await read_object(request, context.settings.http.body_bytes_max)
     if _given_id(body) is None:
         body["id"] = str(new_id(idempotency_key))
     return await _submit(request, context, body, prefer)
@@ -63,10 +62,10 @@ async def submit(
 @router.put("/jobs/{job_id}", status_code=202, responses=_SUBMITTED, operation_id="put_job")
 async def put(request: Request, context: ContextOf, job_id: str, prefer: Prefer) -> Response:
     """Submit a job under an id of the caller's. Repeating the request is harmless."""
-    if not _UUID.fullmatch(job_id):
+    if not is_uuid(job_id):
         detail = "id: the path must end with a UUID of five groups with hyphens"
         raise HttpProblem(INVALID_PARAMETER, detail, field="id")
-    body = await read_object(request, context.settings.http.max_body_bytes)
+    body = await read_object(request, context.settings.http.body_bytes_max)
     given = _given_id(body)
     if given is None:
         body["id"] = job_id.lower()

@@ -150,7 +150,7 @@ def _declined(error: IdConflict | TooLate | QueueFull | QueueError) -> HttpProbl
             return HttpProblem(QUEUE_FULL, str(error), headers={"Retry-After": _FULL_SECONDS})
         case QueueError():
             # Why is in the log and the alarms: it may tell of the server what is not for callers.
-            detail = "the queue does not take the job for now"
+            detail = "the queues' server cannot be used for now"
             return HttpProblem(QUEUE_DOWN, detail, headers={"Retry-After": _DOWN_SECONDS})
 
 

@@ -96,5 +96,5 @@ def _capabilities(settings: Settings) -> Mapping[str, Any]:
         "models": {name: model.family for name, model in settings.models.items()},
         "events": True,
         "wait_seconds_max": settings.http.wait_seconds_max,
-        "body_bytes_max": settings.http.max_body_bytes,
+        "body_bytes_max": settings.http.body_bytes_max,
     }

@@ -3,26 +3,27 @@
 Theory of operation. A job is QUEUED when its payload lies in a queue, CLAIMED once an intake holds
 it under a lease, WAITING once the scheduler knows its demand, RUNNING from its first phase's start,
 RENDERED when every file or text of its result is in the spool and the journal (at once, where
-earlier runs have left all of it), and COMPLETED when the store holds them. FAILED and CANCELLED can
-be reached from every state that is not terminal before RENDERED; a RENDERED job is past cancelling.
-CLAIMED, WAITING and RUNNING go back to QUEUED when a drain hands the job back, a restart finds its
-lease or the lease is lost; RENDERED does if a restart finds that its files are gone or the lease is
-lost. So does CANCELLED, where another worker turns out to have the job before anybody was told of
-the cancel. The terminal callback follows the terminal state and is the outbox's business, not the
+earlier runs have left all of it), and COMPLETED when the store holds them. CANCELLED can be reached
+from every state before RENDERED, FAILED from CLAIMED on, for nobody judges a job in its queue; a
+RENDERED job is past cancelling, and fails where the store takes none of its files. CLAIMED, WAITING
+and RUNNING go back to QUEUED when a drain hands the job back, a restart finds its lease or the
+lease is lost; RENDERED does if a restart finds that its files are gone or the lease is lost. So
+does CANCELLED, where another worker turns out to have the job before anybody was told of the
+cancel. The terminal callback follows the terminal state and is the outbox's business, not the
 job's.
 
-=========  ==============================================
+=========  =============================================
 state      may become
-=========  ==============================================
-queued     claimed, cancelled, failed
+=========  =============================================
+queued     claimed, cancelled
 claimed    waiting, rendered, queued, failed, cancelled
 waiting    running, queued, failed, cancelled
-running    rendered, waiting, queued, failed, cancelled
+running    rendered, queued, failed, cancelled
 rendered   completed, failed, queued
 completed
 failed
 cancelled  queued
-=========  ==============================================
+=========  =============================================
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ _STATUS = {
     _S.CANCELLED: "cancelled",
 }
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    _S.QUEUED: frozenset({_S.CLAIMED, _S.CANCELLED, _S.FAILED}),
+    _S.QUEUED: frozenset({_S.CLAIMED, _S.CANCELLED}),
     _S.CLAIMED: frozenset({_S.WAITING, _S.RENDERED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.WAITING: frozenset({_S.RUNNING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.RUNNING: frozenset({_S.RENDERED, _S.WAITING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.RENDERED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.RENDERED: frozenset({_S.COMPLETED, _S.FAILED, _S.QUEUED}),
     _S.COMPLETED: frozenset(),
     _S.FAILED: frozenset(),

@@ -5,7 +5,6 @@ Callers write ``structlog.get_logger().info("job_claimed", queue=name)``; the fi
 their text as ``message``. What users wrote, and secrets, are kept out, whoever logs them.
 """
 
-from ourvidz.logs.guard import prompt_fields
 from ourvidz.logs.setup import bind_job, configure, route_libraries
 
-__all__ = ["bind_job", "configure", "prompt_fields", "route_libraries"]
+__all__ = ["bind_job", "configure", "route_libraries"]

@@ -40,11 +40,6 @@ class _Choice:
 choice = _Choice()
 
 
-def prompt_fields(text: str) -> dict[str, str | int]:
-    """What a log call says of a prompt: its hash and length, or itself if that is configured."""
-    return {"prompt": text} if choice.log_prompts else dict(_digest("prompt", text))
-
-
 def guard(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A structlog processor: the event with plain, bounded values that may be shown."""
     first = {key: event[key] for key in ("event", "level", "job") if key in event}

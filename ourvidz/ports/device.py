@@ -34,6 +34,9 @@ class VideoProduced:
     frames: NDArray[np.uint8]
 
 
+Picture = ImageProduced | VideoProduced
+
+
 @dataclass(frozen=True, slots=True)
 class TextChunk:
     """Final text to append to what came before."""
@@ -60,7 +63,7 @@ class StateSaved:
     error: str | None
 
 
-RunNotice = StepReached | ImageProduced | VideoProduced | TextChunk | TextDone | StateSaved
+RunNotice = StepReached | Picture | TextChunk | TextDone | StateSaved
 
 
 class RunSink(Protocol):
@@ -81,7 +84,8 @@ class Part:
     ``wanted`` are the indices of the pictures that are still to be made, all of them if empty. The
     bits of a picture do not depend on which others are wanted, where the work promises its bits.
     ``state_folder`` is the executor's own, for what another process needs to go on with the part;
-    it is removed when the part's pictures are in the journal.
+    it is removed when the part's pictures are in the journal. ``model`` is what the part's plan
+    calls the one that makes it; empty before there is a plan.
     """
 
     id: str
@@ -90,6 +94,7 @@ class Part:
     references: Mapping[str, Path]
     spool: Path
     wanted: tuple[int, ...] = ()
+    model: str = ""
 
     @property
     def state_folder(self) -> Path:
@@ -103,11 +108,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a part will take: its phases (seconds are estimates) and what will differ from the
-    request."""
+    """What a part will take: its phases (seconds are estimates), what will differ from the request,
+    and the label of the model that will make it."""
 
     phases: tuple[Phase, ...]
     warnings: tuple[str, ...]
+    model: str
 
 
 class PlanRejected(Exception):

@@ -23,11 +23,7 @@ class Known(Enum):
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as the journal keeps it. Times are Unix seconds.
-
-    ``undelivered`` while the terminal callback is not acknowledged, ``parked`` when it was given
-    up; ``assets`` are the rendered files, uploaded or not.
-    """
+    """A job as the journal keeps it. Times are Unix seconds."""
 
     spec: JobSpec
     queue: str
@@ -38,20 +34,16 @@ class JobRecord:
     started_at: float | None
     completed_at: float | None
     result: JobResult | None
-    undelivered: bool
-    parked: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A terminal callback still owed. ``body`` is ``None`` where it follows from the job's record;
-    ``claim_id`` is the lease that is held until it is acknowledged."""
+    """A terminal callback still owed. ``body`` is ``None`` where it follows from the job's
+    record."""
 
     job_id: str
     event_id: str
-    claim_id: str | None
     body: bytes | None
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +117,7 @@ class Journal(Protocol):
         """Every file that could be stored is: COMPLETED, or FAILED by ``result.status``. Owes the
         terminal callback."""
 
-    async def reject(self, invalid: InvalidJob, claim_id: str | None, body: bytes) -> bool:
+    async def reject(self, invalid: InvalidJob, body: bytes) -> bool:
         """Record a payload that never became a job and owe its callback. False, and nothing is
         recorded, where its id is known already, in whatever spelling of a UUID: then it is
         another's, or answered before."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from ourvidz.errors import OurVidzError
+
+# The end of a queue at which its elements are taken.
+PopSide = Literal["left", "right"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,7 @@ from ourvidz.ports.device import ImageProduced, Part, VideoProduced
 
 
 class RenderFailed(Exception):
-    """A file could not be written; ``retryable`` where the disk, not the pixels, is to blame."""
-
-    def __init__(self, message: str, retryable: bool) -> None:
-        super().__init__(message)
-        self.retryable = retryable
+    """No file can be made of these pixels, now or later."""
 
 
 class DiskRefused(Exception):

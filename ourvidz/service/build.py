@@ -43,7 +43,7 @@ from ourvidz.service.paces import Paces
 from ourvidz.service.parts import Parts
 from ourvidz.service.produce import Production
 from ourvidz.service.progress import ProgressReporter
-from ourvidz.service.runs import Runs
+from ourvidz.service.runs import RunBooks
 from ourvidz.service.service import Service
 from ourvidz.service.signal import Signal
 from ourvidz.service.spool import Spool
@@ -171,8 +171,8 @@ def _hardware(settings: Settings, ports: Ports) -> Hardware:
     )
 
 
-def _runs(ports: Ports, shared: _Shared) -> Runs:
-    return Runs(
+def _runs(ports: Ports, shared: _Shared) -> RunBooks:
+    return RunBooks(
         claims=shared.claims,
         journal=ports.journal,
         roster=shared.roster,

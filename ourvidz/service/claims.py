@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
-from uuid import UUID
 
 import stamina
 import structlog
@@ -15,6 +14,7 @@ import structlog
 from ourvidz.jobs import InvalidJob, JobSpec
 from ourvidz.ports import Claimed, JobSource, QueueError, Standing
 from ourvidz.service.health import Alarms, queue_answered, queue_failed
+from ourvidz.wire import is_uuid, job_key
 
 log = structlog.get_logger()
 
@@ -115,8 +115,6 @@ class Claims:
 
 
 def _name(job_id: str) -> str:
-    """The same for every spelling of a UUID, and short for what is none."""
-    try:
-        return str(UUID(job_id))
-    except ValueError:
-        return hashlib.sha256(job_id.encode(errors="replace")).hexdigest()
+    """``job_key``, but short for what is no UUID."""
+    key = job_key(job_id)
+    return key if is_uuid(key) else hashlib.sha256(job_id.encode(errors="replace")).hexdigest()

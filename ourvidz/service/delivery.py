@@ -223,11 +223,7 @@ class Delivery:
             await self.claims.hand_back(held.claim_id)
 
     async def _record(self, job_id: str) -> JobRecord | None:
-        """The job's row; ``None`` for a payload that never became a job."""
-        try:
-            return await self.journal.get(UUID(job_id))
-        except ValueError:
-            return None
+        return await record_of(self.journal, job_id)
 
     async def _upload(self, record: JobRecord) -> JobRecord:
         """Store every file; what the store refuses for good is reported as that file's failure."""
@@ -288,6 +284,14 @@ class Delivery:
             kind, status = record.spec.requested_type, record.state.status
             self.metrics.jobs_ended.labels(kind, status).inc()
             events.publish("end", ended_data(record))
+
+
+async def record_of(journal: Journal, job_id: str) -> JobRecord | None:
+    """The job's row; ``None`` for a payload that never became a job, whose id is any text."""
+    try:
+        return await journal.get(UUID(job_id))
+    except ValueError:
+        return None
 
 
 def _spooled(record: JobRecord) -> bool:

@@ -84,7 +84,7 @@ class Flow:
         left: str | None = claimed.claim_id
         if invalid.id is not None:
             key, body = job_key(invalid.id), self.delivery.announcer.invalid_body(invalid)
-            if await self.journal.reject(invalid, None, body):
+            if await self.journal.reject(invalid, body):
                 return Owed(key, claimed.claim_id)
             if await self.journal.rejected(key) is not None:
                 owed = await self.journal.answers(key)

@@ -1,4 +1,4 @@
-"""The loop's heartbeat and the figures that health and metrics show; never touches the device."""
+"""The alarms, and the loop's heartbeat: what health and metrics show of them."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from scheduler.types import Lease
 
 class Inbox:
     def __init__(self, limit: int) -> None:
-        self._events: deque[Event] = deque()
+        # Each with whether it took room.
+        self._events: deque[tuple[Event, bool]] = deque()
         self._steps: dict[Lease, StepReached] = {}
         self._room = anyio.Semaphore(limit)
-        self._waiting_room: deque[bool] = deque()
         self._ready = anyio.Event()
 
     async def put(self, event: Event) -> None:
@@ -49,13 +49,13 @@ class Inbox:
     def _pop(self) -> Event:
         if not self._events:
             return self._steps.pop(next(iter(self._steps)))
-        if self._waiting_room.popleft():
+        event, took_room = self._events.popleft()
+        if took_room:
             self._room.release()
-        return self._events.popleft()
+        return event
 
     def _push(self, event: Event, takes_room: bool) -> None:
-        self._events.append(event)
-        self._waiting_room.append(takes_room)
+        self._events.append((event, takes_room))
         self._ready.set()
 
     def __len__(self) -> int:

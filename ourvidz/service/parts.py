@@ -179,7 +179,7 @@ class Parts:
         try:
             plan = await self.executor.plan(part)
         except PlanRejected:
-            plan = Plan((), ())  # The model that made it is not here any more.
+            plan = Plan((), (), "")  # The model that made it is not here any more.
         finally:
             self.executor.forget(part.id)
         job.pass_over(plan.phases)
@@ -193,7 +193,7 @@ class Parts:
             demand = self.demands.demand(job, part, plan.phases)
             job.planned.append(plan.phases)
             job.phases.append(demand.phases)
-            self.production.begin(job, part, plan.warnings)
+            self.production.begin(job, replace(part, model=plan.model), plan.warnings)
             self.executor.begin(part, self.production.sink(job))
             if job.state is JobState.CLAIMED:
                 await self.journal.move(job.id, JobState.WAITING)

@@ -25,6 +25,7 @@ from ourvidz.ports import (
     ImageProduced,
     Journal,
     Part,
+    Picture,
     Renderer,
     RenderFailed,
     RunNotice,
@@ -42,8 +43,6 @@ from ourvidz.service.signal import Signal
 from scheduler.messages import StepReached
 
 log = structlog.get_logger()
-
-Picture = ImageProduced | VideoProduced
 
 
 @dataclass(slots=True)
@@ -211,8 +210,7 @@ class Production:
             produced.unwritten = JobError(ErrorCode.WORKER_UNAVAILABLE, str(full), retryable=True)
         except RenderFailed as error:
             log.warning("asset_failed", index=index, reason=str(error))
-            failed = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error), error.retryable)
-            produced.failed[index] = failed
+            produced.failed[index] = JobError(ErrorCode.WORKER_UNAVAILABLE, str(error))
         except Exception as error:
             # Whatever an encoder or the disk does to one image, the others go on.
             log.exception("asset_broke", index=index)

@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class RunBooks:
     """``engine.RunWatcher`` over the journal and the roster; ``meter`` where the executor counts
     the device's bytes."""
 

@@ -17,7 +17,7 @@ from ourvidz.jobs import InvalidJob, JobError, JobResult, JobSpec, JobState
 from ourvidz.ports import Executor, JobRecord, JobSource, Journal, Known, QueueUnavailable
 from ourvidz.service.active import ActiveJob, Roster, StopReason
 from ourvidz.service.calibration import Forecasts
-from ourvidz.service.delivery import Delivery
+from ourvidz.service.delivery import Delivery, record_of
 from ourvidz.service.device_watch import DeviceWatch
 from ourvidz.service.disk import Disk
 from ourvidz.service.engine import Engine, Place
@@ -159,8 +159,9 @@ class Service:
     async def submit(self, body: Mapping[str, Any]) -> tuple[JobRecord, bool]:
         """Put a job into its queue. Returns its record and whether it is new.
 
-        Raises ``SubmissionInvalid`` or ``IdConflict``. The queue is told before the journal: a
-        crash between the two loses nothing, and a repeat is recognised by its id.
+        Raises ``SubmissionInvalid``, ``IdConflict``, ``QueueFull`` or ``QueueError``. The queue is
+        told before the journal: a crash between the two loses nothing, and a repeat is recognised
+        by its id.
         """
         spec = parse_object(body, self.rules)
         if isinstance(spec, InvalidJob):
@@ -183,7 +184,7 @@ class Service:
 
     async def job(self, job_id: str, base_url: str) -> Mapping[str, Any] | None:
         """The job resource, or ``None`` for an unknown id."""
-        record = await self._record(job_id)
+        record = await record_of(self.journal, job_id)
         if record is not None:
             return self._data(record, base_url)
         invalid = await self.journal.rejected(job_id)
@@ -205,7 +206,7 @@ class Service:
         await self._recovered.wait()
         while True:
             entered = self.roster.entered.ticket
-            record = await self._record(job_id)
+            record = await record_of(self.journal, job_id)
             if record is None:
                 return None
             if record.state is JobState.CANCELLED:
@@ -213,7 +214,7 @@ class Service:
             active = self.roster.get(record.spec.id)
             if active is not None and not active.decided:
                 await self.stop_job(active, "api")
-                return await self._record(job_id)
+                return await record_of(self.journal, job_id)
             if active is not None:
                 await active.left.wait()
             elif record.state is JobState.QUEUED:
@@ -288,7 +289,7 @@ class Service:
 
     async def log_of(self, job_id: str) -> EventLog | None:
         """The events of a job that is queued, present or lately ended."""
-        record = await self._record(job_id)
+        record = await record_of(self.journal, job_id)
         if record is None:
             return None
         if record.state.terminal:
@@ -348,12 +349,6 @@ class Service:
     def _show(self, move: str, component: str, learned: Quantiles | None) -> None:
         for quantile, seconds in zip(("0.5", "0.9"), learned or (), strict=False):
             self.metrics.component_seconds.labels(component, move, quantile).set(seconds)
-
-    async def _record(self, job_id: str) -> JobRecord | None:
-        try:
-            return await self.journal.get(UUID(job_id))
-        except ValueError:
-            return None
 
     def _data(self, record: JobRecord, base_url: str) -> Mapping[str, Any]:
         active = self.roster.get(record.spec.id)

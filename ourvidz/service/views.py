@@ -62,7 +62,7 @@ def output_data(record: JobRecord) -> Mapping[str, Any] | None:
         return None
     output: dict[str, Any] = {
         "assets": [asset_data(asset) for asset in result.assets],
-        "seed": seed(record.spec),
+        "seed": record.spec.final.seed,
         "final_prompt": result.final_prompt,
         "warnings": list(result.warnings),
         "failed": [{"index": index, **error_data(error)} for index, error in result.failed.items()],
@@ -91,10 +91,6 @@ def input_data(spec: JobSpec) -> Mapping[str, Any]:
         "seed": work.seed,
         "warnings": list(spec.warnings),
     }
-
-
-def seed(spec: JobSpec) -> int:
-    return spec.final.seed
 
 
 def job_data(

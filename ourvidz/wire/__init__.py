@@ -29,12 +29,9 @@ What is rounded, cut or not honoured is named in the job's warnings. Unknown key
 ``extras`` and never fail a job.
 """
 
-from ourvidz.wire.common import derived_seed
-from ourvidz.wire.keys import asset_key, event_id, job_key, thumbnail_key
+from ourvidz.wire.keys import asset_key, event_id, is_uuid, job_key, thumbnail_key
 from ourvidz.wire.parse import parse, parse_object
-from ourvidz.wire.presets import known_types
 from ourvidz.wire.render import (
-    Shape,
     asset_metadata,
     callback_completed,
     callback_failed,
@@ -45,17 +42,15 @@ from ourvidz.wire.rules import Rules
 
 __all__ = [
     "Rules",
-    "Shape",
     "asset_key",
     "asset_metadata",
     "callback_completed",
     "callback_failed",
     "callback_invalid",
     "callback_processing",
-    "derived_seed",
     "event_id",
+    "is_uuid",
     "job_key",
-    "known_types",
     "parse",
     "parse_object",
     "thumbnail_key",

@@ -6,12 +6,14 @@ caller's must never be part of one.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from uuid import UUID
 
 Extension = Literal["png", "mp4"]
 _INDEX_MAX = 999
 _EXTENSIONS = ("png", "mp4")
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 def asset_key(user_id: UUID, job_id: UUID, index: int, ext: Extension) -> str:
@@ -24,6 +26,11 @@ def asset_key(user_id: UUID, job_id: UUID, index: int, ext: Extension) -> str:
 def thumbnail_key(user_id: UUID, job_id: UUID, index: int) -> str:
     """``{user}/{job}/{index}.thumb.webp``. Raises as ``asset_key``."""
     return f"{_folder(user_id, job_id)}/{_index(index)}.thumb.webp"
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is one in the form that jobs and users are named in: five groups with hyphens."""
+    return _UUID.fullmatch(text) is not None
 
 
 def job_key(job_id: str) -> str:

@@ -6,7 +6,6 @@ Nothing here raises, whatever the payload: ``PayloadError`` and ``FieldError`` e
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -25,6 +24,7 @@ from ourvidz.jobs import (
 )
 from ourvidz.wire.fields import Fields
 from ourvidz.wire.image import image_work
+from ourvidz.wire.keys import is_uuid
 from ourvidz.wire.labels import warn_labels
 from ourvidz.wire.names import PATHS
 from ourvidz.wire.presets import Preset, preset_for
@@ -35,7 +35,6 @@ from ourvidz.wire.unwrap import PayloadError, body_digest, raw_digest, unwrap
 from ourvidz.wire.values import FieldError, shown
 from ourvidz.wire.video import video_work
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _NAME_CHARACTERS = 128
 # Beyond this nobody looks for an id in what is refused anyway: reading takes the event loop's time.
 _READABLE_BYTES = 4_000_000
@@ -129,7 +128,7 @@ def _job_id(fields: Fields) -> UUID:
     found = fields.find("id")
     if found is None:
         raise FieldError("id", "missing, a UUID is needed")
-    if not isinstance(found.value, str) or not _UUID.fullmatch(found.value):
+    if not isinstance(found.value, str) or not is_uuid(found.value):
         raise FieldError(found.field, f"{shown(found.value)} is not a UUID")
     return UUID(found.value)
 
@@ -139,7 +138,7 @@ def _user_id(fields: Fields, rules: Rules) -> UUID:
     if found is None:
         fields.warn(f"user_id: missing, {rules.default_user_id} is taken")
         return rules.default_user_id
-    if not isinstance(found.value, str) or not _UUID.fullmatch(found.value):
+    if not isinstance(found.value, str) or not is_uuid(found.value):
         raise FieldError(found.field, f"{shown(found.value)} is not a UUID")
     return UUID(found.value)
 
@@ -165,7 +164,7 @@ def _name(body: Mapping[str, Any], name: str) -> str | None:
         return None
     if len(value) > _NAME_CHARACTERS:
         return None
-    return value.lower() if _UUID.fullmatch(value) else value
+    return value.lower() if is_uuid(value) else value
 
 
 def _unreadable(raw: bytes | str, problem: PayloadError) -> InvalidJob:
@@ -189,6 +188,6 @@ def _readable(raw: bytes | str) -> Mapping[str, Any]:
 def _names(body: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
     """Id, type and user, where they are such."""
     job_id, requested, user_id = (_name(body, name) for name in ("id", "type", "user_id"))
-    if user_id is not None and not _UUID.fullmatch(user_id):
+    if user_id is not None and not is_uuid(user_id):
         user_id = None
     return job_id, requested, user_id

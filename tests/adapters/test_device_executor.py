@@ -14,7 +14,7 @@ import anyio
 import pytest
 import torch
 from PIL import Image
-from support.bench import IMAGES, TEXT, VIDEO, Bench, models, open_executor
+from support.bench import FAMILIES, IMAGES, TEXT, VIDEO, Bench, models, open_executor
 
 from ourvidz import logs
 from ourvidz.adapters import device as module
@@ -387,6 +387,22 @@ async def test_a_model_that_cannot_be_opened_costs_its_own_jobs(
             True,
         )
     assert (await Bench(executor, TEXT).run())[2]
+
+
+async def test_the_plan_names_the_model_that_runs(tiny_root: Path, tmp_path: Path) -> None:
+    """The first of the family that can be opened, not the first that is configured."""
+    whole = tiny_root / FAMILIES["sdxl"]
+    for paths, label in (((tmp_path, whole), "second"), ((whole, whole), "first")):
+        labels = ("first", "second")
+        executor = await open_executor(
+            {
+                name: Model(family="sdxl", path=path, label=name)
+                for name, path in zip(labels, paths, strict=True)
+            }
+        )
+        plan = await Bench(executor, IMAGES).plan()
+        assert plan.model == label
+        assert all(c.startswith(f"{label}.") for phase in plan.phases for c in phase.components)
 
 
 async def test_a_model_that_is_not_configured(tiny_root: Path) -> None:

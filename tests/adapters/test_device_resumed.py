@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.bench import IMAGES, VIDEO, Bench, models, open_executor
+from support.states import wait
 from support.turns import turns
 
 from ourvidz import logs
@@ -73,7 +74,7 @@ async def cut_off(executor: DeviceExecutor, bench: Bench, steps: int) -> None:
         patch.setattr(executor._states, "offer", offer)
         bench.on = stop
         await executor.execute(command)
-        executor._states.wait()
+        wait(executor._states)
     bench.end()
 
 
@@ -93,7 +94,7 @@ async def test_from_every_step(
     assert await resumed.run() == expected
     counted = [step for phase, step in resumed.steps if phase == 0]
     assert counted == list(range(1, planned[0] + 1)), "steps are counted as they are planned"
-    second._states.wait()
+    wait(second._states)
 
 
 async def test_paused_after_it_was_gone_on_with(
@@ -116,7 +117,7 @@ async def test_paused_after_it_was_gone_on_with(
     assert isinstance(await second.execute(bench.resume(0)), m.PhaseFinished)
     assert isinstance(await bench.runs(1), m.PhaseFinished)
     assert bench.end() == expected
-    second._states.wait()
+    wait(second._states)
 
 
 async def test_the_latents_of_a_batch_stay_for_its_missing_images(
@@ -128,7 +129,7 @@ async def test_the_latents_of_a_batch_stay_for_its_missing_images(
     (tmp_path / "state").mkdir()
     executor = await opened(tiny_root, seconds=3600)
     await Bench(executor, work, spool=tmp_path).run()
-    executor._states.wait()
+    wait(executor._states)
     bench = Bench(executor, work, spool=tmp_path, wanted=(0, 2))
     assert [phase.name for phase in (await bench.plan()).phases] == ["decode"]
     made = await bench.run()
@@ -152,7 +153,7 @@ async def test_others_begin_anew(tiny_root: Path, tmp_path: Path, another: Devic
     bench = Bench(another, shareable, spool=tmp_path / "shared")
     (tmp_path / "shared" / "state").mkdir(parents=True)
     await bench.run()
-    another._states.wait()
+    wait(another._states)
     assert list((tmp_path / "shared" / "state").iterdir()) == []
 
 
@@ -160,7 +161,7 @@ async def test_it_is_told_how_it_went(tmp_path: Path, another: DeviceExecutor) -
     (tmp_path / "state").mkdir()
     bench = Bench(another, WORKS["video"], spool=tmp_path)
     await bench.run()
-    another._states.wait()
+    wait(another._states)
     await turns()
     told = [notice for notice in bench.notices if isinstance(notice, StateSaved)]
     assert told

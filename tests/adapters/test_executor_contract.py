@@ -16,6 +16,7 @@ import pytest
 from anyio.abc import TaskGroup
 from support.bench import IMAGES, TEXT, Bench, models, open_executor
 from support.rigs import LIMIT_SECONDS, DeviceRig, FakeRig, Rig
+from support.states import wait
 from support.turns import turns
 
 from ourvidz import logs
@@ -207,7 +208,7 @@ async def test_another_executor_goes_on_where_one_has_left_it(
         await bench.runs(1)
         bench.end()
         if isinstance(rig, DeviceRig):
-            device._states.wait()
+            wait(device._states)
         again = Bench(rig.executor, work, spool=spool)
         planned = [phase.name for phase in (await again.plan()).phases]
         rig.executor.forget(again.part.id)

@@ -71,7 +71,7 @@ async def test_a_result_comes_back_as_it_was(
     assert record is not None
     assert record.result == stored
     invalid = replace(invalid, id=f"{uuid4()} {invalid.id}")
-    assert await journal.reject(invalid, None, b"")
+    assert await journal.reject(invalid, b"")
     assert await journal.rejected(str(invalid.id)) == invalid
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.states import wait
 
 from ourvidz.adapters import saved_states
 from ourvidz.adapters.saved_states import SavedStates, Saving, remaining
@@ -80,7 +81,7 @@ def test_a_state_is_written_when_it_is_due(
         clock.now = now
         states.begin(saving)
         states.offer(state_of(step), saving)
-        states.wait()
+        wait(states)
         written.append(found(states, tmp_path))
     assert written == [None, 2, 2, 4]
     assert told == [None, None]
@@ -89,17 +90,17 @@ def test_a_state_is_written_when_it_is_due(
 
 def test_one_can_be_due_at_once(states: SavedStates, saving: Saving, tmp_path: Path) -> None:
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert found(states, tmp_path) == 1
 
 
 def test_0_writes_and_finds_none(saving: Saving, states: SavedStates, tmp_path: Path) -> None:
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
     off = SavedStates(0.0, Clock())
     assert found(off, tmp_path) is None
     off.offer(state_of(2), saving, at_once=True)
-    off.wait()
+    wait(off)
     assert found(states, tmp_path) == 1
 
 
@@ -125,10 +126,10 @@ def test_the_run_does_not_wait_for_the_disk(
     clock.now = 120.0
     states.offer(state_of(2), saving)
     slow.set()
-    states.wait()
+    wait(states)
     assert found(states, tmp_path) == 1
     states.offer(state_of(3), saving)
-    states.wait()
+    wait(states)
     assert found(states, tmp_path) == 3
 
 
@@ -147,7 +148,7 @@ def test_a_disk_that_is_full_is_told_and_the_last_one_stays(
     reason: str,
 ) -> None:
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
 
     def fail(*_: Any) -> Any:
         raise error
@@ -155,11 +156,11 @@ def test_a_disk_that_is_full_is_told_and_the_last_one_stays(
     with monkeypatch.context() as patch:
         patch.setattr(saved_states, "write_atomically", fail)
         states.offer(state_of(2), saving, at_once=True)
-        states.wait()
+        wait(states)
     assert told == [None, reason]
     assert found(states, tmp_path) == 1
     states.offer(state_of(3), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert (told[2:], found(states, tmp_path)) == ([None], 3)
 
 
@@ -174,7 +175,7 @@ def test_no_room_for_the_copy_is_told(
         states.offer(state_of(1), saving, at_once=True)
     assert told == ["MemoryError"]
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert told == ["MemoryError", None]
 
 
@@ -183,7 +184,7 @@ def test_of_a_job_that_is_gone_nothing_is_written(
 ) -> None:
     gone = Saving(tmp_path / "no such job" / "state", BUILD, told.append)
     states.offer(state_of(1), gone, at_once=True)
-    states.wait()
+    wait(states)
     assert (told, list(tmp_path.iterdir())) == ([], [])
 
 
@@ -192,14 +193,14 @@ def test_another_build_begins_anew(
     states: SavedStates, saving: Saving, tmp_path: Path, build: dict[str, str]
 ) -> None:
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert found(states, tmp_path, build=build) is None
     assert found(states, tmp_path) == 1
 
 
 def test_another_request_begins_anew(states: SavedStates, saving: Saving, tmp_path: Path) -> None:
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert found(states, tmp_path, replace(VIDEO, seed=8)) is None
     assert found(states, tmp_path, IMAGES) is None
 
@@ -208,11 +209,11 @@ def test_which_images_are_decoded_makes_no_difference_where_the_same_are_denoise
     states: SavedStates, saving: Saving, tmp_path: Path
 ) -> None:
     states.offer(state_of(1, IMAGES), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert found(states, tmp_path, replace(IMAGES, only=(1,))) == 1
     assert found(states, tmp_path, replace(IMAGES, only=(1,), bitwise=True)) is None
     states.offer(state_of(2, replace(IMAGES, bitwise=True)), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert found(states, tmp_path, replace(IMAGES, bitwise=True)) == 2
     assert found(states, tmp_path, replace(IMAGES, only=(1,), bitwise=True)) is None
 
@@ -222,7 +223,7 @@ def test_a_damaged_one_is_ignored(
     states: SavedStates, saving: Saving, tmp_path: Path, place: int
 ) -> None:
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
     (file,) = (tmp_path / "state").iterdir()
     content = bytearray(file.read_bytes())
     content[place] ^= 1
@@ -231,7 +232,7 @@ def test_a_damaged_one_is_ignored(
     file.write_bytes(content[:100])
     assert found(states, tmp_path) is None
     states.offer(state_of(2), saving, at_once=True)
-    states.wait()
+    wait(states)
     assert found(states, tmp_path) == 2
     assert len(list((tmp_path / "state").iterdir())) == 1
 
@@ -241,11 +242,11 @@ def test_an_older_one_is_better_than_none(
 ) -> None:
     """The process ended between the newer one's coming and the older one's going."""
     states.offer(state_of(1), saving, at_once=True)
-    states.wait()
+    wait(states)
     (older,) = (tmp_path / "state").iterdir()
     content = older.read_bytes()
     states.offer(state_of(2), saving, at_once=True)
-    states.wait()
+    wait(states)
     (newer,) = (tmp_path / "state").iterdir()
     older.write_bytes(content)
     newer.touch()

@@ -269,7 +269,7 @@ def test_callbacks_that_were_given_up_are_listed_and_retried(cli: Cli, served: S
         for name in "ab":
             error = JobError(ErrorCode.INVALID_PARAMETER, "steps")
             invalid = InvalidJob(ident(name), "sdxl_generate", None, "digest", error)
-            assert await journal.reject(invalid, None, b"{}")
+            assert await journal.reject(invalid, b"{}")
             await journal.answer_failed(f"{ident(name)}.failed", "answered 401", park=True)
 
     served.call(park)

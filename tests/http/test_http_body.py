@@ -64,7 +64,7 @@ async def test_a_length_that_is_no_number_is_not_believed(api: Api, declared: st
 
 
 async def test_the_largest_body_is_still_read() -> None:
-    api = Api(**{"http.max_body_bytes": 100})
+    api = Api(**{"http.body_bytes_max": 100})
     body = b'{"type": "chat", "prompt": "x"}'
     assert (await post(api, body.ljust(100))).status_code == 202
     found = problem(await post(api, body.ljust(101)), 413, "BODY_TOO_LARGE")

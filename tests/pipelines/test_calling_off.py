@@ -100,7 +100,7 @@ def test_a_load_leaves_the_component_staged(component: Component, looks: int) ->
     with pytest.raises(RunCancelled):
         component.load(After(looks))
     assert component.tier == "staged"
-    assert arena.device_copy is None
+    assert arena._copy is None
     assert {t.untyped_storage().data_ptr() for t in arena._tensors} == {arena.host.data_ptr()}
     assert torch.equal(arena.host, before)
     component.load()
@@ -186,4 +186,4 @@ def test_the_card_is_sent_a_few_chunks_ahead_of_the_link(
 def test_nothing_is_nothing_to_send(device: Device) -> None:
     arena: Any = Arena(nn.Identity(), device)
     arena.load()
-    assert arena.device_copy.numel() == 0
+    assert arena._copy.numel() == 0

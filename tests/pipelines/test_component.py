@@ -73,8 +73,8 @@ def called(module: nn.Module, device: Device) -> torch.Tensor:
 
 def copied(arena: Arena | None) -> torch.Tensor:
     assert arena is not None
-    assert arena.device_copy is not None
-    return arena.device_copy
+    assert arena._copy is not None
+    return arena._copy
 
 
 def test_packing_leaves_no_gap_and_aligns_by_size() -> None:
@@ -152,7 +152,7 @@ def test_eviction_copies_nothing_back_frees_the_copy_and_poisons_it(
     storage = StorageWeakRef(copied(arena).untyped_storage())
     component.evict()
     assert storage.expired()
-    assert arena.device_copy is None
+    assert arena._copy is None
 
 
 def test_without_poison_the_copy_is_dropped_as_it_is(tmp_path: Path, device: Device) -> None:

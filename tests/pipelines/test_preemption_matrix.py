@@ -29,16 +29,17 @@ from support.preempt import (
     taken,
     undisturbed,
 )
+from support.states import dump
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from pipelines.base import CancelToken, Output, Pipeline
 from pipelines.component import NotResident
 from pipelines.device import Device
 from pipelines.images import NotFinite
-from pipelines.registry import ModelConfig, open_pipelines
+from pipelines.registry import ModelConfig, open_pipeline
 from pipelines.request import ImageRequest, Message, Request, TextRequest, VideoRequest
 from pipelines.sources import LOAD_LOCK
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 from pipelines.tiny import make_tiny
 
 pytestmark = pytest.mark.slow
@@ -172,10 +173,15 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def jobs_on(tiny_root: Path, noise: Path) -> Callable[[Device], Jobs]:
     make_tiny(tiny_root)
     configs = [
-        ModelConfig(name, family, tiny_root / name, None, "float32", "tiny-random")
+        ModelConfig(name, family, tiny_root / name, None, "float32")
         for name, family in MODELS.items()
     ]
-    return lambda device: Jobs(Card(open_pipelines(configs, device, 1.0), device), noise)
+
+    def jobs_on(device: Device) -> Jobs:
+        pipelines = {config.name: open_pipeline(config, device, 1.0) for config in configs}
+        return Jobs(Card(pipelines, device), noise)
+
+    return jobs_on
 
 
 @pytest.fixture(scope="module")

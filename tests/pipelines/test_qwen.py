@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.states import dump
 from torch import nn
 from transformers import Qwen2ForCausalLM
 
@@ -18,7 +19,7 @@ from pipelines.qwen import QwenPipeline, open_qwen
 from pipelines.qwen.sampling import GumbelSampler
 from pipelines.registry import ModelConfig
 from pipelines.request import ImageRequest, Message, TextRequest
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 from pipelines.tiny.qwen import make_qwen
 
 GREEDY = TextRequest(
@@ -38,7 +39,7 @@ SAMPLED = replace(GREEDY, temperature=0.9, top_p=0.8)
 def pipeline(request: Any, tiny_root: Path, device: Device) -> Iterator[QwenPipeline]:
     make_qwen(tiny_root)
     name = f"qwen-{request.param}"
-    config = ModelConfig(name, "qwen", tiny_root / name, None, "float32", "tiny-random")
+    config = ModelConfig(name, "qwen", tiny_root / name, None, "float32")
     opened = open_qwen(config, device, 1.0)
     component = opened.components[f"{name}.model"]
     component.stage()

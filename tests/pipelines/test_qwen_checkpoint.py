@@ -31,7 +31,7 @@ COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
 
 
 def configured(path: Path, name: str = "qwen") -> ModelConfig:
-    return ModelConfig(name, "qwen", path, None, "float32", "tiny-random")
+    return ModelConfig(name, "qwen", path, None, "float32")
 
 
 @pytest.fixture(scope="module")

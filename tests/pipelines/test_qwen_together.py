@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.states import dump
 
 from pipelines.base import CancelToken, Sharing, TextOutput
 from pipelines.component import NotResident
@@ -17,7 +18,7 @@ from pipelines.qwen import QwenPipeline, open_qwen
 from pipelines.qwen import pipeline as module_under_test
 from pipelines.registry import ModelConfig
 from pipelines.request import Message, TextRequest
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 from pipelines.tiny.qwen import make_qwen
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ ALL = (SHORT, MIDDLE, LONG, WARM)
 def pipeline(tiny_root: Path, device: Device) -> Iterator[QwenPipeline]:
     make_qwen(tiny_root)
     path = tiny_root / "qwen-instruct"
-    opened = open_qwen(ModelConfig("qwen", "qwen", path, None, "float32", "tiny"), device, 1.0)
+    opened = open_qwen(ModelConfig("qwen", "qwen", path, None, "float32"), device, 1.0)
     opened.components["qwen.model"].stage()
     opened.components["qwen.model"].load()
     yield opened

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.states import dump
 
 from pipelines.device import Device
 from pipelines.request import ImageRequest, Message, Request, TextRequest, VideoRequest
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 
 IMAGE = ImageRequest("pïctüre", "", 64, 64, 2, 3, 5.0, 7)
 

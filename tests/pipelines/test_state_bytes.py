@@ -45,7 +45,7 @@ def test_a_state_never_outgrows_its_plan(
     Image.fromarray(noise).save(picture)
     folder, request = requests(str(picture))[case]
     make_tiny(tiny_root)
-    config = ModelConfig(folder, FAMILIES[folder], tiny_root / folder, None, "float32", "tiny")
+    config = ModelConfig(folder, FAMILIES[folder], tiny_root / folder, None, "float32")
     pipeline = open_pipeline(config, device, 1.0)
     for component in pipeline.components.values():
         component.stage()

@@ -125,7 +125,7 @@ async def test_a_batch_with_a_failed_image(
 
     async def failing(self: SpoolRenderer, part: Part, produced: ImageProduced) -> Asset:
         if produced.index in (0, 2):
-            raise RenderFailed("spool: EIO", retryable=True)
+            raise RenderFailed("encoder error -2")
         return await image(self, part, produced)
 
     monkeypatch.setattr(SpoolRenderer, "image", failing)

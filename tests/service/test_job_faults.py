@@ -203,9 +203,7 @@ def breaking(*bad: int, error: Exception) -> Any:
     return image_or_error
 
 
-@pytest.mark.parametrize(
-    "error", [RenderFailed("spool: ENOSPC", retryable=True), TypeError("encoder")]
-)
+@pytest.mark.parametrize("error", [RenderFailed("encoder error -2"), TypeError("encoder")])
 async def test_one_image_that_cannot_be_written(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -228,11 +226,12 @@ async def test_one_image_that_cannot_be_written(
 async def test_no_image_that_can_be_written(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    error = RenderFailed("spool: ENOSPC", retryable=True)
-    monkeypatch.setattr(SpoolRenderer, "image", breaking(0, 1, 2, error=error))
+    broken = RenderFailed("encoder error -2")
+    monkeypatch.setattr(SpoolRenderer, "image", breaking(0, 1, 2, error=broken))
     async with open_house() as house:
         body = await house.run("a", batch_size=3)
-        assert error_of(body)["code"] == "WORKER_UNAVAILABLE"
+        error = error_of(body)
+        assert (error["code"], error["retryable"]) == ("WORKER_UNAVAILABLE", False)
         assert body["metadata"]["failed_indices"] == [0, 1, 2]
         await fine(house)
 

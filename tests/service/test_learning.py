@@ -17,7 +17,7 @@ from support.queues import MovedClock
 from support.stage import SteppedDevice
 from support.turns import turns
 
-from ourvidz.adapters.estimates import SqliteMeasurements
+from ourvidz.adapters.measurements import SqliteMeasurements
 from ourvidz.jobs import TextWork
 from ourvidz.logs import configure
 from ourvidz.ports import Part, Plan

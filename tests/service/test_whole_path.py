@@ -41,6 +41,8 @@ async def test_a_batch_is_stored_in_order_with_its_seeds(
             with Image.open(stored(house, asset["url"])) as image:
                 assert (image.format, image.size) == ("PNG", (64, 64))
                 assert f"Seed: {7 + index}" in image.text["parameters"]
+                details = orjson.loads(str(image.text["ourvidz"]))
+                assert details["model"] == "sdxl", "as the plan says"
             assert asset["metadata"]["file_size_bytes"] == len(files[index])
             assert asset["thumbnail_url"] == f"{folder}/{index}.thumb.webp"
             with Image.open(stored(house, asset["thumbnail_url"])) as thumbnail:

@@ -99,8 +99,6 @@ class FakeService:
                 started_at=None,
                 completed_at=None,
                 result=None,
-                undelivered=False,
-                parked=False,
             )
         self.submitted.set()
         return self.records[spec.id], known is None

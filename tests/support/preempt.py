@@ -15,13 +15,15 @@ from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
+from support.states import dump
+
 import pipelines
 from pipelines.arena import module_tensors
 from pipelines.base import CancelToken, ImageOutput, Output, PhasePlan, Pipeline, VideoOutput
 from pipelines.component import Component
 from pipelines.device import Device
 from pipelines.request import Request, TextRequest
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 
 Place = tuple[str, int]
 """A boundary: the phase to go on with, and the steps done in it."""

@@ -18,11 +18,11 @@ from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.database import Database
 from ourvidz.adapters.queue_embedded import QUEUE_SCHEMA, EmbeddedQueues
 from ourvidz.adapters.queue_redis import redis_server
-from ourvidz.adapters.queue_shared import Bounds, PopSide, ScriptServer, SharedQueues
+from ourvidz.adapters.queue_shared import Bounds, ScriptServer, SharedQueues
 from ourvidz.adapters.queue_upstash import UpstashServer, upstash_server
 from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.upstash_events import UpstashEvents
-from ourvidz.ports import JobSource
+from ourvidz.ports import JobSource, PopSide
 
 # Taken from at the left, at the right, and one more beside.
 LEFT, RIGHT, OTHER = "left_queue", "right_queue", "other_queue"

@@ -9,7 +9,9 @@ import pytest
 from ourvidz.config.jobs import Enhancement
 from ourvidz.config.settings import Model, Queue, Settings
 from ourvidz.jobs import ErrorCode, InvalidJob, JobSpec, JobType
-from ourvidz.wire import Rules, derived_seed, known_types, parse
+from ourvidz.wire import Rules, parse
+from ourvidz.wire.common import derived_seed
+from ourvidz.wire.presets import known_types
 
 JOB = "11111111-2222-4333-8444-555555555555"
 USER = "99999999-8888-4777-8666-555555555555"

@@ -13,11 +13,11 @@ from ourvidz.jobs import ImageWork, InvalidJob, JobResult, JobSpec, TextResult, 
 from ourvidz.wire import (
     callback_completed,
     callback_invalid,
-    known_types,
     parse,
     parse_object,
 )
 from ourvidz.wire.names import GROUPS, PATHS
+from ourvidz.wire.presets import known_types
 
 pytestmark = pytest.mark.slow
 

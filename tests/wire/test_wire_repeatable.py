@@ -3,7 +3,7 @@
 import pytest
 
 from ourvidz.jobs import may_share
-from ourvidz.wire import derived_seed
+from ourvidz.wire.common import derived_seed
 
 TYPES = ["sdxl_generate", "wan_generate", "enhance_base", "enhance_instruct", "chat"]
 

@@ -31,7 +31,7 @@ def sdxl_root(tiny_root: Path) -> Path:
 @pytest.fixture(scope="session")
 def open_folder(device: Device) -> Callable[..., SdxlPipeline]:
     def open_it(path: Path, config_path: Path | None = None, dtype: str = "float32") -> Any:
-        config = ModelConfig("sdxl", "sdxl", path, config_path, dtype, "tiny-random")
+        config = ModelConfig("sdxl", "sdxl", path, config_path, dtype)
         return open_sdxl(config, device, 1.0)
 
     return open_it

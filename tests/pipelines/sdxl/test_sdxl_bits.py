@@ -9,12 +9,13 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from support.states import dump
 
 from pipelines.base import CancelToken, ImageOutput
 from pipelines.device import Device
 from pipelines.request import ImageRequest
 from pipelines.sdxl import SdxlPipeline
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 
 pytestmark = pytest.mark.slow
 

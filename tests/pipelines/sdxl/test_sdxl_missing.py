@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.states import dump
 
 from pipelines.base import CancelToken, ImageOutput, UnsupportedRequest
 from pipelines.request import ImageRequest
 from pipelines.sdxl import SdxlPipeline
-from pipelines.state import dump, restore
+from pipelines.state import restore
 
 pytestmark = pytest.mark.slow
 

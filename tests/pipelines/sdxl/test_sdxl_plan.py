@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from support.states import dump
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -17,7 +18,7 @@ from pipelines.base import CancelToken, UnsupportedRequest
 from pipelines.component import NotResident
 from pipelines.request import ImageRequest, TextRequest, VideoRequest
 from pipelines.sdxl import SdxlPipeline, estimate
-from pipelines.state import State, dump, restore
+from pipelines.state import State, restore
 
 pytestmark = pytest.mark.slow
 
@@ -376,7 +377,7 @@ def test_working_bytes_grow_with_the_factor_images_and_guidance(
     from pipelines.registry import ModelConfig
     from pipelines.sdxl import open_sdxl
 
-    config = ModelConfig("sdxl", "sdxl", sdxl_root / "sdxl", None, "float32", "tiny-random")
+    config = ModelConfig("sdxl", "sdxl", sdxl_root / "sdxl", None, "float32")
     doubled = open_sdxl(config, device, 2.0)
     plain = [plan.working_bytes for plan in opened.plan(request_for(images=3))]
     assert [plan.working_bytes for plan in doubled.plan(request_for(images=3))] == [

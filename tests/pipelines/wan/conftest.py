@@ -37,7 +37,7 @@ def resident(pipeline: Wan) -> Wan:
 @pytest.fixture(scope="session")
 def open_resident(device: Device) -> Callable[..., Wan]:
     def open_one(path: Path, dtype: str = "float32") -> Wan:
-        config = ModelConfig("wan", "wan", path, None, dtype, "tiny-random")
+        config = ModelConfig("wan", "wan", path, None, dtype)
         return resident(open_pipeline(config, device, 1.0))
 
     return open_one

@@ -11,7 +11,7 @@ from pipelines.weights import CheckpointError
 
 
 def open_wan(path: Path, device, dtype="float32"):
-    return open_pipeline(ModelConfig("wan", "wan", path, None, dtype, "x"), device, 1.0)
+    return open_pipeline(ModelConfig("wan", "wan", path, None, dtype), device, 1.0)
 
 
 @pytest.fixture

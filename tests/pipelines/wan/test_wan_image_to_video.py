@@ -11,12 +11,13 @@ from diffusers import (
 )
 from PIL import Image
 from support.image_to_video import KINDS
+from support.states import dump
 from transformers import CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from pipelines.base import CancelToken, UnsupportedRequest
 from pipelines.registry import ModelConfig, open_pipeline
-from pipelines.state import dump, restore
+from pipelines.state import restore
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def test_given_frames_are_the_librarys(image_root, open_resident, ask, play, dev
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_modes_are_refused(image_root, device, ask, kind):
-    config = ModelConfig("wan", "wan", image_root / kind, None, "float32", "tiny-random")
+    config = ModelConfig("wan", "wan", image_root / kind, None, "float32")
     pipeline = open_pipeline(config, device, 1.0)
     served = MODES[kind]
     for mode in {"none", "single", "start", "end", "both"} - set(served):
@@ -88,7 +89,7 @@ def test_other_modes_are_refused(image_root, device, ask, kind):
 
 
 def test_the_image_encoder_is_a_component_of_the_condition_phase(image_root, device, ask):
-    config = ModelConfig("wan", "wan", image_root / "first frame", None, "float32", "tiny-random")
+    config = ModelConfig("wan", "wan", image_root / "first frame", None, "float32")
     pipeline = open_pipeline(config, device, 1.0)
     plans = {phase.name: phase.components for phase in pipeline.plan(ask(mode="start"))}
     assert plans["condition"] == ("wan.vae", "wan.image_encoder")

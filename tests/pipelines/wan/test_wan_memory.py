@@ -130,7 +130,7 @@ def test_an_image_encoder_keeps_every_hidden_state():
 
 
 def test_the_safety_factor_multiplies_every_phase(wan_root, device, ask):
-    config = ModelConfig("wan", "wan", wan_root / "wan-vace", None, "float32", "tiny-random")
+    config = ModelConfig("wan", "wan", wan_root / "wan-vace", None, "float32")
     request = ask(mode="both")
     once = open_pipeline(config, device, 1.0).plan(request)
     twice = open_pipeline(config, device, 2.0).plan(request)

@@ -4,10 +4,11 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from support.states import dump
 
 from pipelines.base import CancelToken, RunCancelled
 from pipelines.component import NotResident
-from pipelines.state import dump, restore
+from pipelines.state import restore
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.states import dump
 
 from pipelines.base import CancelToken, Pipeline, VideoOutput
 from pipelines.build import build_facts, model_facts
 from pipelines.device import Device
 from pipelines.request import VideoRequest
-from pipelines.state import State, build_of, dump, restore
+from pipelines.state import State, build_of, restore
 
 pytestmark = pytest.mark.slow
 
@@ -62,9 +63,7 @@ def test_another_process_ends_with_the_same_bits_from_every_step(
     request = ask(frames=5, steps=STEPS, **fields)
     written: list[bytes] = []
     one = open_it(folder)
-    expected = to_the_end(
-        one, one.begin(request), lambda state: written.append(dump(state.snapshot()))
-    )
+    expected = to_the_end(one, one.begin(request), lambda state: written.append(dump(state)))
     assert len(written) == STEPS
     other = open_it(folder)
     for data in written:

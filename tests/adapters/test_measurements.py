@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ourvidz.adapters import estimates as module
+from ourvidz.adapters import measurements as module
 from ourvidz.adapters.database import Database
-from ourvidz.adapters.estimates import ESTIMATES_SCHEMA, SqliteMeasurements
+from ourvidz.adapters.measurements import MEASUREMENTS_SCHEMA, SqliteMeasurements
 from ourvidz.ports import Series
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ OLD, NEW = "torch 1, card", "torch 2, card"
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[SqliteMeasurements]:
     database = Database(folder / "measurements.db")
-    await database.open(ESTIMATES_SCHEMA)
+    await database.open(MEASUREMENTS_SCHEMA)
     try:
         yield SqliteMeasurements(database)
     finally:

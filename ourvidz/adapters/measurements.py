@@ -11,7 +11,7 @@ from ourvidz.adapters.database import Database
 from ourvidz.ports import Series
 
 # Rows are replaced, never updated, so that ``seen`` grows with every save: its order is theirs.
-ESTIMATES_SCHEMA = """
+MEASUREMENTS_SCHEMA = """
 CREATE TABLE IF NOT EXISTS measurements (
     seen INTEGER PRIMARY KEY,
     versions TEXT NOT NULL,
