@@ -10,6 +10,7 @@ from scheduler import Policy, PolicySettings, PricedWork, Scheduler, SchedulerSe
 from scheduler import messages as m
 from scheduler.types import Budget, Component, Demand, Fault, Lease, Links, Outcome, Phase, Sharing
 from tests.scheduler.books import Books
+from tests.support.outcomes import success
 
 # Shortest work first, with ageing and the bound on waiting: the machinery's tests decide the rest.
 PLAIN = PolicySettings(
@@ -343,18 +344,3 @@ class Shell:
 
     def outcomes(self) -> dict[str, Outcome]:
         return {job: settle.outcome for job, settle in self.books.settled.items()}
-
-
-def success(command: m.Command, state: int = 0) -> m.Event:
-    match command:
-        case m.Stage(name):
-            return m.StageSucceeded(name)
-        case m.Load(name):
-            return m.LoadSucceeded(name)
-        case m.Evict(name):
-            return m.Evicted(name)
-        case m.Unstage(name):
-            return m.Unstaged(name)
-        case m.Start(lease) | m.Resume(lease):
-            return m.PhaseFinished(lease, state)
-    raise AssertionError(command)
