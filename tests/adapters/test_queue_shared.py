@@ -28,16 +28,10 @@ from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.upstash_rest import UpstashRest
 from ourvidz.ports import Claimed, JobSource, QueueFull, QueueRefused, QueueUnavailable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.usefixtures("quick_retries")]
 
 LEASE = 60.0
 LONG = 20.0
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_shared, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(queue_shared, "_RETRY_SECONDS_MAX", 0.002)
 
 
 @pytest.fixture

@@ -11,16 +11,10 @@ from support.upstash import Fault
 from ourvidz.adapters import upstash_events
 from ourvidz.adapters.queue_shared import SharedQueues
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.usefixtures("quick_retries")]
 
 LONG = 20.0
 WAIT = 600.0
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstash_events, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(upstash_events, "_RETRY_SECONDS_MAX", 0.01)
 
 
 def looks(world: UpstashWorld) -> int:

@@ -19,7 +19,6 @@ from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore, SteppedDevice
 from support.turns import turns
 
-from ourvidz.adapters import references_repeated
 from ourvidz.adapters.receiver import Answer, Receiver
 from ourvidz.ports import Delivered, JobRecord, StoreDenied, StoreRejected, StoreUnavailable
 from ourvidz.service import parts
@@ -546,11 +545,9 @@ async def test_progress_that_cannot_be_told_harms_nobody(
         await fine(house)
 
 
-async def test_a_reference_that_is_denied_fails_its_job(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("quick_retries")
+async def test_a_reference_that_is_denied_fails_its_job(open_house: OpenHouse) -> None:
     """Some stores say so of what is absent: it may be this one alone."""
-    monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
     async with open_house(**QUIET) as house:
 
         async def get(_: str) -> None:
@@ -565,11 +562,11 @@ async def test_a_reference_that_is_denied_fails_its_job(
         await fine(house)
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_reference_waits_for_a_store_that_is_away(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_STORE_SECONDS", 0.001)
-    monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
     async with open_house(**QUIET) as house:
         made = await house.run("made")
         await house.quiet()
@@ -599,11 +596,11 @@ async def test_a_reference_waits_for_a_store_that_is_away(
         assert house.service.health()["alarms"] == []
 
 
+@pytest.mark.usefixtures("quick_retries")
 async def test_a_job_whose_reference_is_waited_for_can_be_cancelled(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_STORE_SECONDS", 600)
-    monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
     async with open_house(**QUIET) as house:
 
         async def get(_: str) -> None:

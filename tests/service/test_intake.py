@@ -146,10 +146,8 @@ async def test_a_full_queue_keeps_no_other_from_its_turn(open_house: OpenHouse) 
         assert max(ran.index(job_id("w")), ran.index(job_id("c"))) <= 5
 
 
-async def test_a_claim_whose_reply_is_lost_is_asked_for_again(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
+@pytest.mark.usefixtures("quick_retries")
+async def test_a_claim_whose_reply_is_lost_is_asked_for_again(open_house: OpenHouse) -> None:
     async with open_house() as house:
         await house.run("before")
         await house.quiet()
@@ -177,11 +175,9 @@ async def test_a_claim_whose_reply_is_lost_is_asked_for_again(
         assert house.service.health()["alarms"] == []
 
 
-async def test_one_queue_that_is_refused_rings_though_others_serve(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("quick_retries")
+async def test_one_queue_that_is_refused_rings_though_others_serve(open_house: OpenHouse) -> None:
     """As a key of another type is on a Redis server."""
-    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
     async with open_house() as house:
         claim, wrong = house.source.claim, True
 
