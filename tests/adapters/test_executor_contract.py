@@ -21,9 +21,10 @@ from support.turns import turns
 from ourvidz import logs
 from ourvidz.adapters.device import DeviceExecutor
 from ourvidz.adapters.device_fake_states import FakeStates
-from ourvidz.adapters.saved_states import SavedStates
+from ourvidz.adapters.saved_states import SavedStates, Saving
 from ourvidz.jobs import Work
 from ourvidz.ports import STATE_FOLDER, TextDone
+from pipelines.state import State
 from pipelines.tiny import make_tiny
 from scheduler import messages as m
 from scheduler.types import Fault
@@ -187,6 +188,14 @@ async def test_only_the_pictures_that_are_wanted_are_made(rig: Rig, seeded: bool
         assert part[0] == [picture for picture in whole[0] if picture[0] != 1]
 
 
+class EveryState(SavedStates):
+    """None is left out because the one before is still being written."""
+
+    def offer(self, state: State, saving: Saving, *, at_once: bool = False) -> None:
+        self.wait()
+        super().offer(state, saving, at_once=at_once)
+
+
 async def test_another_executor_goes_on_where_one_has_left_it(
     rig: Rig, device: DeviceExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +203,7 @@ async def test_another_executor_goes_on_where_one_has_left_it(
     if isinstance(rig, FakeRig):
         rig._states = FakeStates(1)
     else:
-        monkeypatch.setattr(device, "_states", SavedStates(1e-9))
+        monkeypatch.setattr(device, "_states", EveryState(1e-9))
     for work, goes_on in ((IMAGES, True), (replace(IMAGES, seeded=False), False)):
         spool = tmp_path / str(goes_on)
         (spool / STATE_FOLDER).mkdir(parents=True)
