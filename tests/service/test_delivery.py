@@ -244,7 +244,9 @@ async def test_a_job_that_is_cancelled_takes_its_alarms_along(open_house: OpenHo
         hold.release()
         await house.ended("a")
         await house.quiet()
-        assert house.service.health()["alarms"] == []
+        with anyio.fail_after(LIMIT_SECONDS):  # an upload that is called off may be in a thread
+            while house.service.health()["alarms"]:
+                await turns()
 
 
 async def test_too_much_that_is_undelivered_stops_the_claims(
