@@ -16,6 +16,7 @@ FILE_LINES_MAX = 400
 TEST_FILE_LINES_MAX = 500
 COLUMNS_MAX = 100
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
+BANNER = re.compile(r"^\s*(#|//|--).*[-=*#~_]{5,}\s*$")
 EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f]")
 
 
@@ -67,6 +68,16 @@ def test_nothing_unfinished_or_shouting_is_committed(pattern: re.Pattern[str]) -
         if "tests" not in path.parts  # where odd text is data
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if pattern.search(line)
+    ]
+    assert not found
+
+
+def test_no_comment_is_a_banner() -> None:
+    found = [
+        f"{relative(path)}:{number}"
+        for path in tracked("*.py", "*.toml", "*.ts", "*.mjs", "Makefile", ".ci/*")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if BANNER.search(line)
     ]
     assert not found
 

@@ -111,8 +111,6 @@ class Shell:
         self.started_at: dict[str, float] = {}
         self.awaited: dict[str, float] = {}
 
-    # Feeding --------------------------------------------------------------------------------------
-
     def feed(self, event: m.Event, now: float | None = None) -> list[str]:
         if now is not None:
             self.now = now
@@ -166,8 +164,6 @@ class Shell:
             case m.JobArrived(Demand(follows=str(job))):
                 self.awaited.pop(job, None)
         self.awaited = {job: until for job, until in self.awaited.items() if until > self.now}
-
-    # By hand --------------------------------------------------------------------------------------
 
     def flight(self, text: str) -> m.Command:
         found = [command for command in self.flying if brief(command) == text]
@@ -289,8 +285,6 @@ class Shell:
 
     def _state(self, lease: Lease, pick: Callable[[int], int]) -> int:
         return pick((1 if self.honest else 3) * self.books.state_bound(lease) + 1)
-
-    # Promises -------------------------------------------------------------------------------------
 
     def _check(self) -> None:
         books = self.books
