@@ -143,8 +143,6 @@ class _Serving:
         for child in self._workload.children.get(request.id, ()):
             heappush(self._coming, (max(child.arrival, self._now), child.id, child))
 
-    # Who goes -------------------------------------------------------------------------------------
-
     def _choose(self) -> tuple[Sequence[_Job], float]:
         """Who runs together, and for how many seconds at most."""
         order = sorted(self._present.values(), key=self._key)

@@ -57,9 +57,6 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
 
 
-# Values ---------------------------------------------------------------------------------------
-
-
 def values(rows: Rows, *path: str) -> list[float]:
     """What stands at ``path`` in each row; a class without requests has no figures."""
     found: list[Any] = list(rows)
@@ -78,9 +75,6 @@ def video_multiples(rows: Rows, base: Rows) -> list[float]:
     same = base[: len(rows)]
     pairs = [(a["p95"]["video"], b["p95"]["video"]) for a, b in zip(rows, same, strict=True)]
     return [mine / theirs for mine, theirs in pairs if mine is not None and theirs]
-
-
-# Cells ----------------------------------------------------------------------------------------
 
 
 def number(value: float | None) -> str:

@@ -91,8 +91,6 @@ class Scheduler:
             m.RunFailed: self._run_failed,
         }
 
-    # What the shell calls -------------------------------------------------------------------------
-
     def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
         """Take the events of one moment in: all are noted before anything is decided. Returns the
         commands to carry out, in order.
@@ -154,8 +152,6 @@ class Scheduler:
     def _say(self, command: m.Command) -> None:
         self._commands.append(command)
 
-    # Decisions ------------------------------------------------------------------------------------
-
     def _advance(self) -> None:
         index = self._index
         index.repay()
@@ -182,8 +178,6 @@ class Scheduler:
                 f"the budget is {self._budget.device_bytes}"
             )
             self._settle(job, Outcome.FAILED, Fault.OUT_OF_MEMORY, detail)
-
-    # Jobs -----------------------------------------------------------------------------------------
 
     def _job_arrived(self, event: m.JobArrived) -> None:
         demand, index = event.demand, self._index
@@ -230,8 +224,6 @@ class Scheduler:
                 self._settle(job, Outcome.FAILED, Fault.LOAD, f"{name}: {failure.detail}")
                 return
 
-    # Components -----------------------------------------------------------------------------------
-
     def _moved(self, event: m.Moved) -> None:
         ended = self._loading.end(event, self._index.now)
         if ended is None:
@@ -257,8 +249,6 @@ class Scheduler:
             self._settle(target, Outcome.FAILED, fault, detail)
         for job in list(self._index.waiting()):
             self._settle_if_doomed(job)
-
-    # Runs -----------------------------------------------------------------------------------------
 
     def _current(self, lease: Lease) -> Run | None:
         run = self._running.current(lease)

@@ -59,8 +59,6 @@ class Index:
         self._shares.advance(self.now, [run.job.demand.kind for run in self.runs.values()])
         self.queue.due(self.now)
 
-    # Jobs -----------------------------------------------------------------------------------------
-
     def enter(self, job: Job) -> None:
         """A job has arrived."""
         user = (job.demand.user, job.demand.kind)
@@ -150,8 +148,6 @@ class Index:
             spread = max(spread, job.claimed.peak - job.claimed.held)
         self._claimed = Claim(held, held + spread)
 
-    # Components -----------------------------------------------------------------------------------
-
     def move(
         self, residency: Residency, tier: Tier, owner: str = "", *, ahead: bool = False
     ) -> None:
@@ -202,8 +198,6 @@ class Index:
         if residency.master and tier is not Tier.UNSTAGING:
             return self.load_seconds(residency)
         return self.reload_seconds(residency)
-
-    # What policies see ----------------------------------------------------------------------------
 
     @property
     def running(self) -> Sequence[Job]:

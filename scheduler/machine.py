@@ -54,8 +54,6 @@ class Machine:
         del self._demands[job]
         self._steps.pop(job, None)
 
-    # Commands -------------------------------------------------------------------------------------
-
     def carry_out(self, command: m.Command, now: float) -> None:
         match command:
             case m.Stage() | m.Load():
@@ -119,8 +117,6 @@ class Machine:
             run.begin(member)
         else:
             run.join(member, now)
-
-    # Time -----------------------------------------------------------------------------------------
 
     def next_end(self) -> float:
         """When something ends; at once if something was dropped."""

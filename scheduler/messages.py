@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 from scheduler.types import Demand, Fault, Lease, Outcome
 
-# Commands with one terminal event ---------------------------------------------------------------
+# Commands with one terminal event:
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Resume:
     starters: int = 1
 
 
-# Requests and notices, without a terminal event --------------------------------------------------
+# Requests and notices, without a terminal event:
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _check_bytes(lease: Lease, state_bytes: int) -> None:
         raise ValueError(f"{lease}: state_bytes is {state_bytes}, allowed: from 0")
 
 
-# Events -------------------------------------------------------------------------------------------
+# Events:
 
 
 @dataclass(frozen=True, slots=True)

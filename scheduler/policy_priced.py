@@ -124,8 +124,6 @@ class PricedWork:
             turns.append(view.next_served())
         return min((at for at in turns if now < at < math.inf), default=None)
 
-    # Keys -----------------------------------------------------------------------------------------
-
     def _timed(self, job: JobView, place: Place, deadline: float, now: float) -> Place:
         """What a deadline makes of an ordinary place."""
         settings, left = self._settings, job.remaining_seconds
@@ -209,8 +207,6 @@ class PricedWork:
                 return sharing.key if self._settings.share_texts else None
         return None
 
-    # Preemption -----------------------------------------------------------------------------------
-
     def _gives_way(self, job: JobView, view: View, now: float) -> bool:
         """Whether whoever runs should be paused for a job."""
         if not self._settings.preempt:
@@ -234,8 +230,6 @@ class PricedWork:
             return other[0] < tier
         way_back = view.way_back_seconds(run, job)
         return score - other[1] > self._settings.hysteresis_seconds + way_back  # 3c
-
-    # Company --------------------------------------------------------------------------------------
 
     def _gathered(self, job: JobView, view: View) -> JobView:
         """The job itself, or one that should catch up with it first."""

@@ -125,8 +125,6 @@ class _Simulation:
             raise ProtocolError(f"nothing moves any more: {self._scheduler!r}")
         return Record(self._ends, self._machine.counts, self._decisions or [])
 
-    # Time -----------------------------------------------------------------------------------------
-
     def _next(self) -> float:
         """When something happens next."""
         arrival = self._coming[0][0] if self._coming else math.inf
@@ -164,8 +162,6 @@ class _Simulation:
             for child in self._workload.children.get(job, ()):
                 at = max(child.arrival, self._now)
                 heappush(self._coming, (at, child.arrival, child.id, child))
-
-    # Events and commands --------------------------------------------------------------------------
 
     def _handle(self, events: list[m.Event], now: float) -> None:
         for command in self._scheduler.handle(events, now):

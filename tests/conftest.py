@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,27 @@ def redis() -> Iterator[RedisProcess]:
     """One server for the whole session; who uses it empties it first."""
     with redis_process() as process:
         yield process
+
+
+# Who tries again: with what pause first, and with which at most, where it grows.
+_RETRYING = (
+    "adapters.database",
+    "adapters.queue_shared",
+    "adapters.references_repeated",
+    "adapters.upstash_events",
+    "service.claims",
+    "service.intake",
+)
+_PAUSES = {"_RETRY_SECONDS": 0.001, "_RETRY_SECONDS_MAX": 0.01}
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who tries again does so within milliseconds."""
+    for name in _RETRYING:
+        module = import_module(f"ourvidz.{name}")
+        for constant in _PAUSES.keys() & vars(module).keys():
+            monkeypatch.setattr(module, constant, _PAUSES[constant])
 
 
 @pytest.fixture(autouse=True)

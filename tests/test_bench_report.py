@@ -80,9 +80,6 @@ def sheets() -> Sheets[Row]:
     return plan(sched_report.SEEDS).map(row)
 
 
-# What is compared -----------------------------------------------------------------------------
-
-
 def test_every_policy_is_compared_over_every_source() -> None:
     found = plan((0, 1, 2, 3)).policies
     assert set(found) == set(CONTESTANTS)
@@ -110,9 +107,6 @@ def test_changes_reach_the_policy_and_what_is_round_it() -> None:
     assert settings.policy.prefetch is default_settings().policy.prefetch
     with pytest.raises(TypeError, match="unheard_of"):
         changed(settings, {"unheard_of": 1})
-
-
-# Contests -------------------------------------------------------------------------------------
 
 
 def test_a_round_is_the_contest_it_names(workload: Path) -> None:
@@ -154,9 +148,6 @@ def test_own_workloads_are_printed_and_nothing_is_written(
     assert all(f"| {name} |" in printed for name in CONTESTANTS)
 
 
-# Tables ---------------------------------------------------------------------------------------
-
-
 def test_a_line_has_medians_and_what_they_lie_between(sheets: Sheets[Row]) -> None:
     summary, by_class = tables(sheets)["policies"].split("\n\n")
     line = next(x for x in summary.splitlines() if x.startswith(f"| {DEFAULT} |"))
@@ -189,9 +180,6 @@ def test_generated_traffic_stands_beside_the_trace(monkeypatch: pytest.MonkeyPat
     assert card.splitlines()[-1] == "| utilisation | 0.100 | 0.125 | 0.0500 to 0.200 | 1.25 |"
 
 
-# Figures --------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_the_same_rows_draw_the_same_bytes(sheets: Sheets[Row], tmp_path: Path) -> None:
     first, again = (sched_figures.draw(sheets, tmp_path / name) for name in ("a", "b"))
@@ -200,8 +188,6 @@ def test_the_same_rows_draw_the_same_bytes(sheets: Sheets[Row], tmp_path: Path) 
         assert path.read_bytes() == again[name].read_bytes()
         assert b"<svg" in path.read_bytes()
 
-
-# The document ---------------------------------------------------------------------------------
 
 TEXT = """# Title
 

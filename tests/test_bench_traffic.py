@@ -49,9 +49,6 @@ def assert_close(found: Mapping[str, float], wanted: Mapping[str, float]) -> Non
     assert not off
 
 
-# The generator --------------------------------------------------------------------------------
-
-
 def test_a_seed_gives_the_same_lines_again_and_another_seed_gives_others(
     lines: list[dict[str, Any]],
 ) -> None:
@@ -100,9 +97,6 @@ def test_days_beyond_the_twelve_repeat_the_last_week() -> None:
     assert 13 < (last + traffic.BEGINNING) / traffic.DAY < 14.1
 
 
-# Like the trace -------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_all_requests_of_the_service_are_like_the_traces() -> None:
     whole = [traffic_facts(traffic.workload(seed, images=1.0, videos=1.0)) for seed in SEEDS]
@@ -113,9 +107,6 @@ def test_all_requests_of_the_service_are_like_the_traces() -> None:
 def test_what_one_card_gets_strains_it_like_the_trace() -> None:
     profile = read_profile(PROFILE)
     assert_close(medians([describe(traffic.workload(seed), profile) for seed in SEEDS]), TRACE)
-
-
-# Describing -----------------------------------------------------------------------------------
 
 
 def image(at: float, user: str = "a", **more: Any) -> dict[str, Any]:

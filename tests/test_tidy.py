@@ -13,8 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FUNCTION_LINES_MAX = 60
 FILE_LINES_MAX = 400
+TEST_FILE_LINES_MAX = 500
 COLUMNS_MAX = 100
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
+BANNER = re.compile(r"^\s*(#|//|--).*[-=*#~_]{5,}\s*$")
 EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f]")
 
 
@@ -34,6 +36,10 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def lines_max(path: Path) -> int:
+    return TEST_FILE_LINES_MAX if relative(path).startswith("tests/") else FILE_LINES_MAX
+
+
 def test_no_function_is_longer_than_a_screen() -> None:
     found = [
         f"{relative(path)}: {name} has {lines} lines"
@@ -45,12 +51,10 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 
 def test_no_module_is_too_long_to_read_in_one_sitting() -> None:
-    modules = [path for path in tracked("*.py") if "tests" not in path.parts]
-    assert modules
     found = {
         relative(path): lines
-        for path in modules
-        if (lines := path.read_text(encoding="utf-8").count("\n")) > FILE_LINES_MAX
+        for path in tracked("*.py")
+        if (lines := path.read_text(encoding="utf-8").count("\n")) > lines_max(path)
     }
     assert not found
 
@@ -64,6 +68,16 @@ def test_nothing_unfinished_or_shouting_is_committed(pattern: re.Pattern[str]) -
         if "tests" not in path.parts  # where odd text is data
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if pattern.search(line)
+    ]
+    assert not found
+
+
+def test_no_comment_is_a_banner() -> None:
+    found = [
+        f"{relative(path)}:{number}"
+        for path in tracked("*.py", "*.toml", "*.ts", "*.mjs", "Makefile", ".ci/*")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if BANNER.search(line)
     ]
     assert not found
 

@@ -142,7 +142,7 @@ class Member:
             raise self._event
         return self._event
 
-    # In the run's thread ------------------------------------------------------------------------
+    # What follows is done in the run's thread.
 
     @property
     def state(self) -> State:

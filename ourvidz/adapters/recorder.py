@@ -104,7 +104,7 @@ class FileRecorder:
             assert self._stopped is not None, "it has begun"
             self._stopped()
 
-    # In the thread --------------------------------------------------------------------------------
+    # What follows is done in the thread that writes.
 
     def _main(self, header: Header, tell: Callable[[str], None]) -> None:
         files = RecordingFiles(

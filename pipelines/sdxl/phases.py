@@ -81,8 +81,6 @@ class Phases:
     def _module(self, part: str) -> Any:
         return self._components[f"{self._name}.{part}"].module
 
-    # encode ---------------------------------------------------------------------------------
-
     def _encode(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
         embeds, pooled = self._embed(request.prompt)
         if request.guidance_scale > 1:
@@ -136,8 +134,6 @@ class Phases:
         keep_generators(state, range(len(request.rows)), drawn)
         return noise
 
-    # condition ------------------------------------------------------------------------------
-
     def _condition(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
         """The reference is encoded once; each image samples its posterior and adds its noise."""
         found = self._checkpoint
@@ -157,13 +153,9 @@ class Phases:
         state.tensors["latents"] = scheduler.add_noise(clean, noise, firsts)
         return ()
 
-    # denoise --------------------------------------------------------------------------------
-
     def _denoise(self, state: State, _request: ImageRequest) -> tuple[Output, ...]:
         self.denoise([state])
         return ()
-
-    # decode ---------------------------------------------------------------------------------
 
     def _decode(self, state: State, request: ImageRequest) -> tuple[Output, ...]:
         index = request.made[state.step]
@@ -171,8 +163,6 @@ class Phases:
         latents = state.tensors["latents"][row : row + 1].to(torch.float32)
         decoded = self._module("vae").decode(self._denormalise(latents), return_dict=False)[0]
         return (ImageOutput(index, to_pixels(decoded)),)
-
-    # latents --------------------------------------------------------------------------------
 
     def _normalise(self, latents: torch.Tensor) -> torch.Tensor:
         """From the VAE's own range to the UNet's."""

@@ -155,12 +155,6 @@ async def test_a_transaction_that_is_lost_is_lost_for_every_caller(database: Dat
     assert await database.run(values) == ["kept"]
 
 
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.001)
-
-
 async def trouble(database: Database) -> str:
     with anyio.fail_after(LIMIT):
         while database.trouble is None:
@@ -196,7 +190,10 @@ async def test_a_full_disk_is_waited_for(database: Database) -> None:
 
 
 @pytest.mark.usefixtures("quick_retries")
-async def test_a_lock_of_somebody_else_is_waited_for(tmp_path: Path) -> None:
+async def test_a_lock_of_somebody_else_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.001)
     database = Database(tmp_path / "test.db")
     await database.open(SCHEMA)
     other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)

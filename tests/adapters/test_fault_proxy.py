@@ -114,15 +114,24 @@ async def test_a_command_whose_reply_does_not_come(
 
 @pytest.mark.parametrize("executed", [True, False])
 async def test_silence_lasts_until_the_client_leaves(
-    native: FaultProxy, redis: RedisProcess, executed: bool
+    native: FaultProxy, client: Redis, redis: RedisProcess, executed: bool
 ) -> None:
-    native.plan(Silence(executed), "INCRBY")
-    async with Redis(
-        port=port(native), retry=Retry(NoBackoff(), 0), protocol=2, socket_timeout=SHORT
-    ) as client:
-        with pytest.raises(errors.TimeoutError):
-            await client.incr("count")
-        assert await client.incr("count") == 1 + executed
+    arrived = b"1" if executed else None
+    rule, answers = native.plan(Silence(executed), "INCRBY"), list[int]()
+
+    async def ask() -> None:
+        answers.append(await client.incr("count"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        with anyio.fail_after(LONG):
+            while rule.hit != ["INCRBY"] or redis.client.get("count") != arrived:
+                await anyio.lowlevel.checkpoint()
+        for _ in range(10):
+            assert await client.ping(), "by another connection"
+        tasks.cancel_scope.cancel()
+    assert answers == []
+    assert await client.incr("count") == 1 + executed
 
 
 async def test_http_faults(web: FaultProxy, came: list[Request]) -> None:
@@ -147,7 +156,7 @@ async def test_http_faults(web: FaultProxy, came: list[Request]) -> None:
         assert (await ask()).content == TEXT
         web.plan(Drip(endless=True))
         with pytest.raises(httpx.ReadTimeout):
-            await client.post(web.url, content=b"body", timeout=SHORT)
+            await client.post(web.url, content=b"body", timeout=httpx.Timeout(LONG, read=SHORT))
 
 
 async def test_a_delay_lasts_until_it_is_released(web: FaultProxy, came: list[Request]) -> None:

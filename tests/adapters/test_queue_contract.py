@@ -10,10 +10,12 @@ from uuid import uuid4
 import anyio
 import pytest
 from support.queues import (
+    LEASE,
     LEFT,
     OTHER,
     RIGHT,
     QueueWorld,
+    claim,
     embedded,
     encrypted,
     native,
@@ -23,11 +25,10 @@ from support.queues import (
 from support.redis_process import RedisProcess
 from support.turns import turns
 
-from ourvidz.ports import Claimed, JobSource, Standing
+from ourvidz.ports import JobSource, Standing
 
 pytestmark = pytest.mark.anyio
 
-LEASE = 60.0
 LONG = 20.0
 WORLDS: dict[str, Callable[[Path, RedisProcess], Any]] = {
     "embedded": lambda folder, _: embedded(folder),
@@ -54,12 +55,6 @@ async def world(
 async def fill(source: JobSource, queue: str, *elements: str) -> None:
     for element in elements:
         await source.push(queue, element.encode())
-
-
-async def claim(source: JobSource, queue: str = LEFT) -> Claimed:
-    claimed = await source.claim(queue, uuid4().hex, LEASE)
-    assert claimed is not None
-    return claimed
 
 
 async def taken(source: JobSource, queue: str = LEFT) -> str:

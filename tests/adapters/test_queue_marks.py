@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.queues import LEFT, SharedWorld, native, shared, upstash
+from support.queues import LEASE, LEFT, SharedWorld, native, shared, upstash
 from support.redis_process import RedisProcess
 
 from ourvidz.adapters.queue_scripts import job_key
@@ -16,7 +16,6 @@ from ourvidz.ports import Claimed, Standing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-LEASE = 60.0
 DAY = 86_400
 JOB = "0d4a9f9e"
 

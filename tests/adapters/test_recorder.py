@@ -131,9 +131,6 @@ async def test_users_are_hashed_alike_within_a_recording_and_otherwise_in_the_ne
     assert b"anna-0" in file.read_bytes()
 
 
-# Rotation -----------------------------------------------------------------------------------------
-
-
 async def test_files_follow_each_other_and_are_read_in_order(tmp_path: Path) -> None:
     files = await record(tmp_path, TURNS * 10, bytes_max=10_000, files_max=1000)
     assert len(files) > 5
@@ -182,9 +179,6 @@ async def test_a_file_that_is_missing_in_between_is_told(tmp_path: Path) -> None
     files[2].unlink()
     with pytest.raises(RecordingUnusable, match=f"{files[1].name}: the file after it is missing"):
         RecordingReader(tmp_path)
-
-
-# Disks that do not take it ------------------------------------------------------------------------
 
 
 class Full(FileIO):
@@ -341,9 +335,6 @@ async def test_the_file_is_never_one_that_exists(tmp_path: Path) -> None:
     open_new(tmp_path / "a").close()
     with pytest.raises(FileExistsError):
         open_new(tmp_path / "a")
-
-
-# Recordings that were cut off ---------------------------------------------------------------------
 
 
 async def test_a_recording_cut_at_any_byte_goes_as_far_as_its_last_whole_line(

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ourvidz.adapters import references_repeated
 from ourvidz.adapters.references_repeated import RepeatedReferences
 from ourvidz.jobs import ErrorCode, JobError, Reference
 from ourvidz.ports import ReferenceFailed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_retries")]
 
 REFERENCE = Reference("image", "workspace-temp/a.png")
 PATH = Path("reference-image")
@@ -27,11 +26,6 @@ class Failing:
         if self._failures:
             error = JobError(ErrorCode.REFERENCE_FRAME, "planted", self._failures.pop(0))
             raise ReferenceFailed(error)
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references_repeated, "_RETRY_SECONDS", 0.001)
 
 
 async def test_what_may_pass_is_tried_again() -> None:

@@ -16,16 +16,10 @@ from ourvidz.adapters.queue_shared import SharedQueues
 from ourvidz.adapters.upstash_rest import UpstashRest
 from ourvidz.ports import QueueUnavailable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.usefixtures("quick_retries")]
 
 LONG = 20.0
 WAIT = 600.0
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstash_events, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(upstash_events, "_RETRY_SECONDS_MAX", 0.01)
 
 
 def looks(world: UpstashWorld) -> int:
@@ -112,7 +106,8 @@ async def test_a_stream_that_is_deaf_is_renewed(redis: RedisProcess) -> None:
 async def test_a_server_that_announces_nothing_is_polled(
     redis: RedisProcess, monkeypatch: pytest.MonkeyPatch, refuse: str
 ) -> None:
-    monkeypatch.setattr(upstash_events, "_PROBE_SECONDS", 0.05)
+    if refuse == "nothing comes":
+        monkeypatch.setattr(upstash_events, "_PROBE_SECONDS", 0.05)
     body = b'{"error":"ERR unknown command"}'
     async with upstash(redis, streaming=refuse != "subscribe", events=False) as world:
         if refuse == "subscribe":

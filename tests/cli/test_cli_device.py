@@ -47,7 +47,7 @@ async def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path: Path) -> 
             for name in "ab":
                 await service.submit(payload(name))
         done = await anyio.to_thread.run_sync(
-            stuck, tmp_path, receiver.url, "device.stall_seconds=0.5"
+            stuck, tmp_path, receiver.url, "device.stall_seconds=3"
         )
         assert done.returncode == 75, done.stderr
         said = lines(done)

@@ -43,9 +43,6 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-# live ---------------------------------------------------------------------------------------------
-
-
 def test_a_service_that_goes_on_is_replayed_and_asked_what_if(
     cli: Cli, tmp_path: Path, profile: Path
 ) -> None:
@@ -65,9 +62,6 @@ def test_a_service_that_goes_on_is_replayed_and_asked_what_if(
     assert "no difference; the service ended" in done.out
     done = cli("simulate", "--from-events", str(folder), str(profile), "--policy", "all")
     assert {row["jobs"] for row in rows(done)} == {4}
-
-
-# replay -------------------------------------------------------------------------------------------
 
 
 def test_a_recording_decides_as_it_did(cli: Cli, recording: Path) -> None:
@@ -154,9 +148,6 @@ def test_recordings_that_cannot_be_replayed(
     assert (done.code, done.out) == (1, "")
     assert said in done.err
     assert "Traceback" not in done.err
-
-
-# simulate --from-events ---------------------------------------------------------------------------
 
 
 def rows(done: Done) -> list[dict[str, Any]]:

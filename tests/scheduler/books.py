@@ -77,8 +77,6 @@ class Books:
         bound = min(self.entry[lease.job], self.state[lease.job]) + phase.working_bytes
         return bound if phase.state_bytes_max is None else min(bound, phase.state_bytes_max)
 
-    # Events ---------------------------------------------------------------------------------------
-
     def stepped(self, lease: Lease, step: int) -> None:
         member = self.members.get(lease.id)
         if member is not None and member.lease == lease:
@@ -120,8 +118,6 @@ class Books:
                 self.steps[job] = member.first
                 if member.resumed:
                     self.paused[job] = phase
-
-    # Commands -------------------------------------------------------------------------------------
 
     def issued(self, commands: Sequence[m.Command]) -> None:
         """All that one ``handle`` said, in order."""
@@ -218,8 +214,6 @@ class Books:
         assert job not in self.running(), f"{job} runs"
         self.settled[job] = command
         del self.state[job]
-
-    # Bytes ----------------------------------------------------------------------------------------
 
     def device_bytes(self) -> int:
         working = sum(self.phase(each.lease).working_bytes for each in self.members.values())

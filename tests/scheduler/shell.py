@@ -10,6 +10,7 @@ from scheduler import Policy, PolicySettings, PricedWork, Scheduler, SchedulerSe
 from scheduler import messages as m
 from scheduler.types import Budget, Component, Demand, Fault, Lease, Links, Outcome, Phase, Sharing
 from tests.scheduler.books import Books
+from tests.support.outcomes import success
 
 # Shortest work first, with ageing and the bound on waiting: the machinery's tests decide the rest.
 PLAIN = PolicySettings(
@@ -109,8 +110,6 @@ class Shell:
         self.started_at: dict[str, float] = {}
         self.awaited: dict[str, float] = {}
 
-    # Feeding --------------------------------------------------------------------------------------
-
     def feed(self, event: m.Event, now: float | None = None) -> list[str]:
         if now is not None:
             self.now = now
@@ -159,8 +158,6 @@ class Shell:
             case m.JobArrived(Demand(follows=str(job))):
                 self.awaited.pop(job, None)
         self.awaited = {job: until for job, until in self.awaited.items() if until > self.now}
-
-    # By hand --------------------------------------------------------------------------------------
 
     def flight(self, text: str) -> m.Command:
         found = [command for command in self.flying if brief(command) == text]
@@ -283,8 +280,6 @@ class Shell:
     def _state(self, lease: Lease, pick: Callable[[int], int]) -> int:
         return pick((1 if self.honest else 3) * self.books.state_bound(lease) + 1)
 
-    # Promises -------------------------------------------------------------------------------------
-
     def _check(self) -> None:
         books = self.books
         assert books.host_bytes() <= books.budget.host_bytes
@@ -336,18 +331,3 @@ class Shell:
 
     def outcomes(self) -> dict[str, Outcome]:
         return {job: settle.outcome for job, settle in self.books.settled.items()}
-
-
-def success(command: m.Command, state: int = 0) -> m.Event:
-    match command:
-        case m.Stage(name):
-            return m.StageSucceeded(name)
-        case m.Load(name):
-            return m.LoadSucceeded(name)
-        case m.Evict(name):
-            return m.Evicted(name)
-        case m.Unstage(name):
-            return m.Unstaged(name)
-        case m.Start(lease) | m.Resume(lease):
-            return m.PhaseFinished(lease, state)
-    raise AssertionError(command)

@@ -8,8 +8,9 @@ import pytest
 
 from scheduler import messages as m
 from scheduler.types import Fault, Outcome, Sharing
-from tests.scheduler.shell import DEFAULTS, Shell, phase, success
+from tests.scheduler.shell import DEFAULTS, Shell, phase
 from tests.scheduler.world import QUICK
+from tests.support.outcomes import success
 
 SIZES = {"text": 20, "unet": 50, "vae": 10, "llm": 60}
 TEXT = Sharing("llm", 1, 4, 0.1, mid_phase=True)

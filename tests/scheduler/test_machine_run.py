@@ -196,8 +196,6 @@ def test_what_was_told_of_its_boundaries_is_forgotten_with_each_change() -> None
     assert shared.reached(108.0) == 0
 
 
-# The machine ------------------------------------------------------------------------------------
-
 PARTS = [Component("a", 40), Component("b", 20)]
 LINKS = Links(disk_to_host=10.0, host_to_device=20.0, fixed_seconds=0.0)
 

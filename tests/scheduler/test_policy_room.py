@@ -61,7 +61,7 @@ def image(units: int = 1, seconds: float = 10.0, steps: int = 4, **more: Any) ->
     return phase("a", seconds=seconds, steps=steps, sharing=sharing, state_max=0)
 
 
-# No room for the oldest (1a) ----------------------------------------------------------------------
+# No room for the oldest (1a):
 
 
 def crowded(**changes: Any) -> Company:
@@ -149,7 +149,7 @@ def test_no_more_than_eight_of_a_group_are_asked_whether_there_is_room(
     assert line.choice(50.0) == chosen
 
 
-# Company (4) --------------------------------------------------------------------------------------
+# Company (4):
 
 
 def test_4_who_must_run_alone_has_no_company() -> None:
@@ -254,7 +254,7 @@ def test_4b_a_third_must_pay_for_the_two_that_it_delays() -> None:
     assert line.company(first) == ["second"]
 
 
-# One that is a phase behind (4c) ------------------------------------------------------------------
+# One that is a phase behind (4c):
 
 
 def behind(

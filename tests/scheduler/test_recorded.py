@@ -49,9 +49,6 @@ def seconds(*turns: Turn) -> list[float]:
     return [phase.seconds for phase in found.phases]
 
 
-# Which jobs ---------------------------------------------------------------------------------------
-
-
 def test_jobs_are_asked_for_in_the_order_of_their_arrival() -> None:
     recorded = collected(
         arrived(demand("b", "wan.transformer", arrival=2.0, user="x")),
@@ -118,8 +115,6 @@ def test_recordings_that_are_no_workload() -> None:
     with pytest.raises(InputError, match="job j arrived twice"):
         collected(arrived(demand("j", "sdxl.unet"), demand("j", "sdxl.unet")))
 
-
-# At what cost -------------------------------------------------------------------------------------
 
 FIRST, SECOND, OTHER = Lease(1, "j", 0), Lease(2, "j", 1), Lease(3, "x", 0)
 
@@ -304,9 +299,6 @@ def test_running_together_is_as_the_profile_says(
     assert costs(wanted).demands["j"].phases[0].sharing == recorded
     batching = {"text_max": 8, "image_exponent": 0.5, "image_max": 2}
     assert costs(wanted, batching=batching).demands["j"].phases[0].sharing == expected
-
-
-# What if ------------------------------------------------------------------------------------------
 
 
 def test_on_a_larger_card_nothing_is_loaded_twice() -> None:

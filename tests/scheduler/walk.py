@@ -93,8 +93,6 @@ class Walk:
             for command in commands:
                 self._set_out(command)
 
-    # Jobs -----------------------------------------------------------------------------------------
-
     def _plan_job(self, job: str, at: float) -> None:
         followed = self.rng.random() < 0.2
         self._at(at, lambda: self._arrive(job, followed=followed))
@@ -109,8 +107,6 @@ class Walk:
 
     def _cancel(self, job: str) -> None:
         self._tell(lambda: self.shell.cancel(job))
-
-    # The device -----------------------------------------------------------------------------------
 
     def _set_out(self, command: m.Command) -> None:
         match command:

@@ -15,19 +15,13 @@ from support.turns import turns
 from ourvidz.adapters.queue_embedded import EmbeddedQueues
 from ourvidz.jobs import JobState
 from ourvidz.ports import QueueRefused, QueueUnavailable
-from ourvidz.service import claims, service
+from ourvidz.service import service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_retries")]
 
 QUIET = {"callback.progress": False}
 AWAY = QueueUnavailable("away")
 OFTEN = 5
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(claims, "_RETRY_SECONDS_MAX", 0.002)
 
 
 class Away:
@@ -166,7 +160,6 @@ async def test_what_a_killed_process_held_is_let_go_once_its_queue_answers(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not when its leases run out: this worker's own are its to let go, before it claims anew."""
-    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
     device = SteppedDevice()
     hold = device.hold("a", "denoise")
     async with open_house(device, **QUIET) as house:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
 from support.stage import Hold, StagedStore, SteppedDevice
+from support.turns import turns
 
 from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.receiver import Receiver
@@ -19,12 +20,21 @@ from ourvidz.service.estimates import Estimates
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 QUIET = {"callback.progress": False}
-# In real time, so short: a fake device's steps take none, and the files are written beside it.
-QUICK = {**QUIET, "device.stall_seconds": 0.5}
+STALL_SECONDS = 300
 
 
-def hanging(device: SteppedDevice) -> None:
-    device.hold("a", "denoise", 2)  # never released
+class MovedClock(SystemClock):
+    """The machine's, and ahead of it."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+def hanging(device: SteppedDevice) -> Hold:
+    """Where it hangs."""
+    return device.hold("a", "denoise", 2)
 
 
 def losing(device: SteppedDevice) -> None:
@@ -36,13 +46,25 @@ FAILURES = pytest.mark.parametrize(
 )
 
 
-async def until_it_fails(open_house: OpenHouse, device: SteppedDevice, story: Any) -> str:
-    """The house's service fails while ``story`` waits; returns why."""
+async def until_it_fails(
+    open_house: OpenHouse, device: SteppedDevice, story: Any, hangs: Hold | None = None
+) -> str:
+    """The house's service fails while ``story`` waits; returns why. Once the device ``hangs``, so
+    much time goes by that it is noticed."""
+    clock = MovedClock()
 
     async def live() -> None:
-        async with open_house(device, **QUICK) as house:
+        async with open_house(
+            device, clock=clock, **QUIET, **{"device.stall_seconds": STALL_SECONDS}
+        ) as house:
             await story(house)
-            await anyio.sleep_forever()
+            if hangs is None:
+                await anyio.sleep_forever()
+            await hangs.reached()
+            while True:  # a jump that this loop itself came late for is forgiven
+                clock.ahead += STALL_SECONDS
+                house.service.watch._changed.notify()
+                await turns()
 
     with anyio.fail_after(LIMIT_SECONDS), pytest.raises(ExceptionGroup) as raised:
         await live()
@@ -56,7 +78,7 @@ async def test_what_ran_and_what_waited_is_run_by_the_next_process(
     open_house: OpenHouse, receiver: Receiver, plant: Any, reason: str
 ) -> None:
     device = SteppedDevice()
-    plant(device)
+    hangs = plant(device)
     houses: list[House] = []
 
     async def story(house: House) -> None:
@@ -64,7 +86,7 @@ async def test_what_ran_and_what_waited_is_run_by_the_next_process(
         await house.push("sdxl_queue", payload("a", seed=5))
         await house.push("wan_queue", payload("w", "wan_generate"))
 
-    assert reason in await until_it_fails(open_house, device, story)
+    assert reason in await until_it_fails(open_house, device, story, hangs)
     assert houses[0].service.ending.is_set()
     health = houses[0].service.health()
     assert (health["status"], health["alarms"]) == ("draining", ["device_failed"])
@@ -109,7 +131,7 @@ async def test_what_was_rendered_is_delivered_by_the_next_process(
 ) -> None:
     """Without another run."""
     device = SteppedDevice()
-    plant(device)
+    hangs = plant(device)
     hold = Hold()
 
     async def story(house: House) -> None:
@@ -121,7 +143,7 @@ async def test_what_was_rendered_is_delivered_by_the_next_process(
         await house.rendered("rendered")
         await house.push("sdxl_queue", payload("a"))
 
-    assert reason in await until_it_fails(open_house, device, story)
+    assert reason in await until_it_fails(open_house, device, story, hangs)
     async with open_house(**QUIET) as house:
         assert (await house.ended("rendered"))["status"] == "completed"
         assert (await house.ended("a"))["status"] == "completed"
@@ -130,33 +152,26 @@ async def test_what_was_rendered_is_delivered_by_the_next_process(
 
 
 async def test_a_move_that_hangs_is_a_stall(open_house: OpenHouse) -> None:
+    hangs = Hold()
+
     class Stuck(SteppedDevice):
         async def move_pace(self, component: str, aborted: anyio.Event) -> None:
             if component == "sdxl.unet":
-                await anyio.sleep_forever()
+                await hangs.wait()
 
     async def story(house: House) -> None:
         await house.push("sdxl_queue", payload("a"))
 
-    assert "moving sdxl.unet did not end" in await until_it_fails(open_house, Stuck(), story)
+    assert "moving sdxl.unet did not end" in await until_it_fails(open_house, Stuck(), story, hangs)
     async with open_house() as house:
         assert (await house.ended("a"))["status"] == "completed"
         await house.quiet()
 
 
-class MovedClock(SystemClock):
-    """The machine's, and ahead of it."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead
-
-
 async def test_steps_keep_a_long_run_from_being_a_stall(open_house: OpenHouse) -> None:
     device, clock = SteppedDevice(), MovedClock()
     holds = [device.hold("a", "denoise", step) for step in (1, 2, 3)]
-    limit = 300
+    limit = STALL_SECONDS
     async with open_house(device, clock=clock, **QUIET, **{"device.stall_seconds": limit}) as house:
         await house.push("sdxl_queue", payload("a"))
         for hold in holds:
@@ -173,7 +188,7 @@ async def test_what_was_learned_is_written_down_first(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = SteppedDevice()
-    hanging(device)
+    hangs = hanging(device)
 
     async def later(self: Estimates) -> None:
         await anyio.sleep_forever()
@@ -183,7 +198,7 @@ async def test_what_was_learned_is_written_down_first(
         await house.push("sdxl_queue", payload("a"))
 
     monkeypatch.setattr(Estimates, "keep", later)
-    await until_it_fails(open_house, device, story)
+    await until_it_fails(open_house, device, story, hangs)
     async with open_house(**QUIET) as house:
         learned = house.service.estimates.stage_seconds("wan.vae")
         assert learned is not None

@@ -21,7 +21,7 @@ from ourvidz.jobs import Asset
 from ourvidz.ports import DiskRefused, ImageProduced, Part
 from ourvidz.service import disk, earlier, service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_retries")]
 
 QUIET = {"callback.progress": False}
 
@@ -259,7 +259,6 @@ class FullJournal:
             return usual(*arguments)
 
         patch.setattr(database, "_transaction", transaction)
-        patch.setattr(database, "_RETRY_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize("phase", ["encode", "denoise", "decode"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.outcomes import success
 from support.turns import turns
 
 from ourvidz.adapters.device_fake import FakeDevice
@@ -76,18 +77,7 @@ class Scripted(FakeDevice):
         error = self.raises.get(type(command))
         if error is not None:
             raise error
-        match command:
-            case m.Stage(name):
-                return m.StageSucceeded(name)
-            case m.Load(name):
-                return m.LoadSucceeded(name)
-            case m.Evict(name):
-                return m.Evicted(name)
-            case m.Unstage(name):
-                return m.Unstaged(name)
-            case m.Start(lease) | m.Resume(lease):
-                return m.PhaseFinished(lease, 0)
-        raise TypeError(command)
+        return success(command)
 
 
 def demand(job: str, *components: str) -> Demand:

@@ -11,23 +11,21 @@ from support.rclone import Rclone, rclone
 from support.redis_process import RedisProcess
 from support.roads import KINDS, Lives, Roads, redis_and_s3, upstash_and_presigned
 
-from ourvidz.adapters import device_fake, queue_shared, references_repeated, upstash_events
+from ourvidz.adapters import device_fake
 from ourvidz.adapters.receiver import Receiver
-from ourvidz.service import claims
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_retries"),
+]
 
 SET_UPS = {"redis": redis_and_s3, "upstash": upstash_and_presigned}
 
 
 @pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (queue_shared, upstash_events, references_repeated, claims):
-        monkeypatch.setattr(module, "_RETRY_SECONDS", 0.001)
-    for module in (queue_shared, claims):
-        monkeypatch.setattr(module, "_RETRY_SECONDS_MAX", 0.01)
-    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
-    # A picture so large that it goes to S3 in parts.
+def large_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So large that they go to S3 in parts."""
     monkeypatch.setattr(device_fake, "_SIDE_MAX", 1400)
 
 

@@ -12,6 +12,7 @@ import pytest
 from support.house import House, OpenHouse, job_id, payload
 from support.stage import Hold, SteppedDevice
 
+from ourvidz.adapters.clock import SystemClock
 from ourvidz.adapters.spool import SpoolRenderer
 from ourvidz.jobs import Asset
 from ourvidz.ports import Claimed, ImageProduced, Part, QueueRefused
@@ -145,10 +146,8 @@ async def test_a_full_queue_keeps_no_other_from_its_turn(open_house: OpenHouse) 
         assert max(ran.index(job_id("w")), ran.index(job_id("c"))) <= 5
 
 
-async def test_a_claim_whose_reply_is_lost_is_asked_for_again(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
+@pytest.mark.usefixtures("quick_retries")
+async def test_a_claim_whose_reply_is_lost_is_asked_for_again(open_house: OpenHouse) -> None:
     async with open_house() as house:
         await house.run("before")
         await house.quiet()
@@ -176,11 +175,9 @@ async def test_a_claim_whose_reply_is_lost_is_asked_for_again(
         assert house.service.health()["alarms"] == []
 
 
-async def test_one_queue_that_is_refused_rings_though_others_serve(
-    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("quick_retries")
+async def test_one_queue_that_is_refused_rings_though_others_serve(open_house: OpenHouse) -> None:
     """As a key of another type is on a Redis server."""
-    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
     async with open_house() as house:
         claim, wrong = house.source.claim, True
 
@@ -218,17 +215,29 @@ async def until_called(house: House, name: str, times: int) -> None:
     setattr(house.source, name, method)
 
 
+# Renewed and reaped often, by a clock that stands: nobody's lease runs out, however slow this is.
 SHORT = {"intake.lease_seconds": 0.05, "intake.renew_seconds": 0.01}
 
 
+class StandingClock(SystemClock):
+    """Its wall clock is moved by hand."""
+
+    def __init__(self) -> None:
+        self.time = super().wall()
+
+    def wall(self) -> float:
+        return self.time
+
+
 async def test_leases_are_renewed_while_a_job_is_held(open_house: OpenHouse) -> None:
-    device = SteppedDevice()
+    device, clock = SteppedDevice(), StandingClock()
     hold = device.hold("a", "denoise")
-    async with open_house(device, **SHORT) as house:
+    async with open_house(device, clock=clock, **SHORT) as house:
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         until = "SELECT lease_until FROM queue_items"
         first = await house._database(lambda c: c.execute(until).fetchone()[0])
+        clock.time += 0.01
         await until_called(house, "renew", 3)
         assert await house._database(lambda c: c.execute(until).fetchone()[0]) > first
         hold.release()
@@ -240,7 +249,7 @@ async def test_leases_are_renewed_while_a_job_is_held(open_house: OpenHouse) -> 
 async def test_a_queue_that_fails_for_a_while_takes_no_loop_down(open_house: OpenHouse) -> None:
     device = SteppedDevice()
     hold = device.hold("a", "denoise")
-    async with open_house(device, **{**SHORT, "intake.lease_seconds": 5}) as house:
+    async with open_house(device, clock=StandingClock(), **SHORT) as house:
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         renew, reap = house.source.renew, house.source.reap
@@ -262,8 +271,8 @@ async def test_a_queue_that_fails_for_a_while_takes_no_loop_down(open_house: Ope
 async def test_a_lost_lease_rings(open_house: OpenHouse) -> None:
     device = SteppedDevice()
     hold = device.hold("a", "denoise")
-    flags = {**SHORT, "intake.lease_seconds": 600, "queues.sdxl_queue.claims_max": 1}
-    async with open_house(device, **flags) as house:
+    flags = {**SHORT, "queues.sdxl_queue.claims_max": 1}
+    async with open_house(device, clock=StandingClock(), **flags) as house:
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         job = house.service.roster.get(UUID(job_id("a")))
@@ -290,7 +299,7 @@ async def test_what_a_dead_worker_held_is_put_back(open_house: OpenHouse) -> Non
     device = SteppedDevice()
     hold = device.hold("a", "denoise")
     flags = {**SHORT, "queues.sdxl_queue.claims_max": 1}
-    async with open_house(device, **flags) as house:
+    async with open_house(device, clock=StandingClock(), **flags) as house:
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         await house.push("sdxl_queue", payload("b"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.house import House, OpenHouse, job_id
+from support.house import OpenHouse, job_id
 from support.stage import SteppedDevice
 
 from ourvidz.adapters.device_fake import FakeDevice, Faults
@@ -18,11 +18,6 @@ from scheduler.types import Fault
 pytestmark = pytest.mark.anyio
 
 
-async def fine(house: House, name: str = "other", type_: str = "sdxl_generate") -> None:
-    assert (await house.run(name, type_))["status"] == "completed"
-    await house.quiet()
-
-
 def error_of(body: dict[str, Any]) -> dict[str, Any]:
     assert body["status"] == "failed"
     error: dict[str, Any] = body["metadata"]["error"]
@@ -33,7 +28,7 @@ async def test_out_of_memory_once_is_tried_again_alone(open_house: OpenHouse) ->
     device = SteppedDevice()
     device.fail("a", "decode", 2, Fault.OUT_OF_MEMORY)
     async with open_house(device) as house:
-        await fine(house, "before", "enhance_base")
+        await house.fine("before", "enhance_base")
         body = await house.run("a", batch_size=3, seed=5)
         await house.quiet()
         assert body["status"] == "completed"
@@ -44,7 +39,7 @@ async def test_out_of_memory_once_is_tried_again_alone(open_house: OpenHouse) ->
         again = max(i for i, c in enumerate(commands) if isinstance(c, Start))
         evicted = {c.component for c in commands[:again] if isinstance(c, Evict)}
         assert "qwen_base.model" in evicted, "it had the device to itself"
-        await fine(house)
+        await house.fine()
 
 
 class Repeating(SteppedDevice):
@@ -88,7 +83,7 @@ async def test_out_of_memory_twice_is_the_jobs_end(open_house: OpenHouse) -> Non
             "phase denoise ran out of memory with the device to itself: 5100 bytes of weights, "
             "500 to work in, the budget is 51000 (planted)"
         )
-        await fine(house)
+        await house.fine()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +104,7 @@ async def test_a_run_that_breaks_fails_its_job(
         error = error_of(await house.run("a", **extra))
         assert error["code"] == code
         assert error["message"] == "planted"
-        await fine(house)
+        await house.fine()
 
 
 async def test_an_executor_that_raises_costs_one_job(open_house: OpenHouse) -> None:
@@ -120,7 +115,7 @@ async def test_an_executor_that_raises_costs_one_job(open_house: OpenHouse) -> N
         error = error_of(await house.run("a"))
         assert error["code"] == "WORKER_UNAVAILABLE"
         assert "KeyError" in error["message"]
-        await fine(house)
+        await house.fine()
 
 
 async def test_a_checkpoint_that_cannot_be_read_fails_its_own_jobs(open_house: OpenHouse) -> None:
@@ -130,8 +125,8 @@ async def test_a_checkpoint_that_cannot_be_read_fails_its_own_jobs(open_house: O
         assert error["code"] == "MODEL_LOAD_ERROR"
         assert "no such file" in error["message"]
         assert "component_failed:wan.transformer" in house.service.health()["alarms"]
-        await fine(house)
-        await fine(house, "text", "enhance_instruct")
+        await house.fine()
+        await house.fine("text", "enhance_instruct")
         assert error_of(await house.run("w2", "wan_generate"))["code"] == "MODEL_LOAD_ERROR"
 
 
@@ -147,7 +142,7 @@ async def test_a_part_that_the_models_cannot_do_is_refused(open_house: OpenHouse
         error = error_of(await house.run("a"))
         assert (error["code"], error["retryable"]) == ("INVALID_PARAMETER", False)
         assert house.starts("a") == 0
-        await fine(house)
+        await house.fine()
 
 
 async def test_a_job_larger_than_the_device_is_refused_with_the_bytes(
@@ -158,7 +153,7 @@ async def test_a_job_larger_than_the_device_is_refused_with_the_bytes(
         assert (error["code"], error["retryable"]) == ("OOM_ERROR", False)
         assert house.starts("big") == 0
         assert "the budget is 9000" in error["message"]
-        await fine(house, "small")
+        await house.fine("small")
 
 
 async def test_the_operator_refuses(open_house: OpenHouse) -> None:
@@ -173,7 +168,7 @@ async def test_the_operator_refuses(open_house: OpenHouse) -> None:
         error = error_of(await house.run("a", prompt="a weapon"))
         assert (error["code"], error["message"]) == ("REJECTED", "not here")
         assert house.starts("a") == 0
-        await fine(house)
+        await house.fine()
 
 
 async def test_a_hook_that_breaks_costs_its_job_and_rings(open_house: OpenHouse) -> None:
@@ -189,7 +184,7 @@ async def test_a_hook_that_breaks_costs_its_job_and_rings(open_house: OpenHouse)
         assert (error["code"], error["retryable"]) == ("WORKER_UNAVAILABLE", True)
         assert "boom" not in error["message"], "a message of ours, not the exception's text"
         assert house.service.health()["alarms"] == ["job_defect"]
-        await fine(house)
+        await house.fine()
 
 
 def breaking(*bad: int, error: Exception) -> Any:
@@ -220,7 +215,7 @@ async def test_one_image_that_cannot_be_written(
         job = await house.job("a")
         assert job is not None
         assert [failed["index"] for failed in job["output"]["failed"]] == [1]
-        await fine(house)
+        await house.fine()
 
 
 async def test_no_image_that_can_be_written(
@@ -233,7 +228,7 @@ async def test_no_image_that_can_be_written(
         error = error_of(body)
         assert (error["code"], error["retryable"]) == ("WORKER_UNAVAILABLE", False)
         assert body["metadata"]["failed_indices"] == [0, 1, 2]
-        await fine(house)
+        await house.fine()
 
 
 async def test_a_journal_that_breaks_for_one_image(open_house: OpenHouse) -> None:
@@ -248,7 +243,7 @@ async def test_a_journal_that_breaks_for_one_image(open_house: OpenHouse) -> Non
         house.service.journal.add_asset = failing  # type: ignore[method-assign]
         body = await house.run("a", batch_size=2)
         assert body["metadata"]["failed_indices"] == [0]
-        await fine(house)
+        await house.fine()
 
 
 async def test_a_run_that_cannot_be_counted_is_not_begun(open_house: OpenHouse) -> None:
@@ -261,4 +256,4 @@ async def test_a_run_that_cannot_be_counted_is_not_begun(open_house: OpenHouse) 
 
         house.source.count_attempt = failing  # type: ignore[method-assign]
         assert "OSError" in error_of(await house.run("a"))["message"]
-        await fine(house)
+        await house.fine()

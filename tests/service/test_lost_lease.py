@@ -82,6 +82,17 @@ async def let_go(house: House, state: JobState = JobState.QUEUED) -> None:
     assert await house.elements() == 1, "its element is another's affair"
 
 
+def held_back(house: House, call: str, hold: Hold) -> None:
+    """The journal does what is asked of it once ``hold`` is released."""
+    usual = getattr(house.service.journal, call)
+
+    async def slowly(*args: Any, **options: Any) -> None:
+        await hold.wait()
+        await usual(*args, **options)
+
+    setattr(house.service.journal, call, slowly)
+
+
 async def comes_again(house: House, elsewhere: Elsewhere, indices: Sequence[int] = (0,)) -> None:
     await elsewhere.gives_back()
     body = await house.ended("a")
@@ -199,14 +210,8 @@ async def test_while_its_end_is_written_down(open_house: OpenHouse) -> None:
     """It is decided that it is rendered; it is not delivered all the same."""
     hold = Hold()
     async with house_of(open_house) as (house, elsewhere, store):
-        finish = house.service.journal.finish
         store.before_put = lambda _: anyio.sleep_forever()
-
-        async def slowly(*args: Any, **options: Any) -> None:
-            await hold.wait()
-            await finish(*args, **options)
-
-        house.service.journal.finish = slowly  # type: ignore[method-assign]
+        held_back(house, "finish", hold)
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         await elsewhere.takes()
@@ -293,13 +298,7 @@ async def test_a_failed_job_is_answered_by_the_next_claim(open_house: OpenHouse)
     hold, device = Hold(), SteppedDevice()
     device.fail("a", "denoise", 1, RuntimeError("planted"))
     async with house_of(open_house, device) as (house, elsewhere, _):
-        finish = house.service.journal.finish
-
-        async def slowly(*args: Any, **options: Any) -> None:
-            await hold.wait()
-            await finish(*args, **options)
-
-        house.service.journal.finish = slowly  # type: ignore[method-assign]
+        held_back(house, "finish", hold)
         await house.push("sdxl_queue", payload("a"))
         await hold.reached()
         await elsewhere.takes()
@@ -343,13 +342,7 @@ async def test_its_element_comes_again_before_it_is_let_go(
     hold, device = Hold(), SteppedDevice()
     step = device.hold("a", "denoise", 1)
     async with house_of(open_house, device) as (house, elsewhere, store):
-        requeue = house.service.journal.requeue
-
-        async def slowly(job: UUID) -> None:
-            await hold.wait()
-            await requeue(job)
-
-        house.service.journal.requeue = slowly  # type: ignore[method-assign]
+        held_back(house, "requeue", hold)
         if stage == "upload":
             step.release()
             store.before_put = lambda _: anyio.sleep_forever()
@@ -378,13 +371,7 @@ async def test_a_cancelled_job_is_still_cancelled_when_it_comes_again(
     hold, device = Hold(), SteppedDevice()
     step = device.hold("a", "denoise", 1)
     async with house_of(open_house, device) as (house, elsewhere, _):
-        requeue = house.service.journal.requeue
-
-        async def slowly(job: UUID) -> None:
-            await hold.wait()
-            await requeue(job)
-
-        house.service.journal.requeue = slowly  # type: ignore[method-assign]
+        held_back(house, "requeue", hold)
         await house.push("sdxl_queue", payload("a"))
         await step.reached()
         job = house.service.roster.get(UUID(job_id("a")))

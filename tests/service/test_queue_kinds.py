@@ -20,20 +20,12 @@ from support.turns import turns
 from support.upstash import TOKEN, Fault, UpstashFront
 from upstash_redis.asyncio import Redis
 
-from ourvidz.adapters import queue_shared, upstash_events
 from ourvidz.adapters.queue_scripts import LEASES
 from ourvidz.jobs import JobState
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.usefixtures("quick_retries")]
 
 LONG = 20.0
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_shared, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(upstash_events, "_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr("ourvidz.service.intake._RETRY_SECONDS", 0.001)
 
 
 @pytest.fixture

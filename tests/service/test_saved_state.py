@@ -16,6 +16,7 @@ import anyio.to_thread
 import pytest
 from support.bench import models
 from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload
+from support.states import wait
 from support.turns import turns
 
 from ourvidz.adapters.device import DeviceExecutor
@@ -52,7 +53,7 @@ class Stage(DeviceExecutor):
 
         def step(state: Any, token: Any) -> Any:
             self.taken.append((state.phase, state.step))
-            self._states.wait()  # no step is so short that its state is not written
+            wait(self._states)  # no step is so short that its state is not written
             if (state.phase, state.step) == ("denoise", self._stop):
                 self.reached.set()
                 self.released.wait(LIMIT_SECONDS)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 import anyio
 import pytest
-from support.house import LIMIT_SECONDS, House, OpenHouse, job_id, payload, starts
-from support.stage import Hold, StagedStore, SteppedDevice
+from support.house import LIMIT_SECONDS, OpenHouse, job_id, payload, starts
+from support.stage import Hold, StagedStore, SteppedDevice, staged
 from support.turns import turns
 
 from ourvidz.adapters.device_fake import FakeDevice
@@ -18,13 +17,6 @@ from ourvidz.ports import StoreDenied, StoreUnavailable
 pytestmark = pytest.mark.anyio
 
 QUIET = {"callback.progress": False}
-
-
-def staged(house: House, before_put: Any) -> StagedStore:
-    store = StagedStore(house.root / "store")
-    store.before_put = before_put
-    house.service.delivery.uploads.store = store
-    return store
 
 
 async def stored(store: StagedStore, count: int) -> None:

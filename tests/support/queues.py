@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 import orjson
 from support.redis_process import DEAD, HELD, RedisProcess
@@ -22,14 +23,21 @@ from ourvidz.adapters.queue_shared import Bounds, ScriptServer, SharedQueues
 from ourvidz.adapters.queue_upstash import UpstashServer, upstash_server
 from ourvidz.adapters.queue_watch import Pauses
 from ourvidz.adapters.upstash_events import UpstashEvents
-from ourvidz.ports import JobSource, PopSide
+from ourvidz.ports import Claimed, JobSource, PopSide
 
 # Taken from at the left, at the right, and one more beside.
 LEFT, RIGHT, OTHER = "left_queue", "right_queue", "other_queue"
 SIDES: dict[str, PopSide] = {LEFT: "left", RIGHT: "right", OTHER: "left"}
 OWNER = "this-worker"
+LEASE = 60.0
 
 OpenServer = Callable[[], AbstractAsyncContextManager[ScriptServer]]
+
+
+async def claim(source: JobSource, queue: str = LEFT) -> Claimed:
+    claimed = await source.claim(queue, uuid4().hex, LEASE)
+    assert claimed is not None
+    return claimed
 
 
 class QueueWorld(Protocol):

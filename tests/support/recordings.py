@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.outcomes import success
+
 from ourvidz.adapters.recording_lines import Beginning, End, Line, Numbered, decode, encode
 from scheduler import SchedulerSettings
 from scheduler import messages as m
@@ -57,7 +59,7 @@ def played(made: Header, arrivals: Sequence[Demand]) -> list[Turn]:
     while coming or flying or scheduler.deadline() is not None:
         events: list[m.Event] = []
         if flying:
-            events.append(success(flying.popleft()))
+            events.append(success(flying.popleft(), state=1))
         while coming and (coming[0].arrival <= now or not (flying or events)):
             now = max(now, coming[0].arrival)
             events.append(m.JobArrived(coming.popleft()))
@@ -71,21 +73,6 @@ def played(made: Header, arrivals: Sequence[Demand]) -> list[Turn]:
 
 
 _WITHOUT_END = (m.Pause, m.Cancel, m.Abort, m.Settle)
-
-
-def success(command: m.Command) -> m.Event:
-    match command:
-        case m.Stage(name):
-            return m.StageSucceeded(name)
-        case m.Load(name):
-            return m.LoadSucceeded(name)
-        case m.Evict(name):
-            return m.Evicted(name)
-        case m.Unstage(name):
-            return m.Unstaged(name)
-        case m.Start(lease) | m.Resume(lease):
-            return m.PhaseFinished(lease, 1)
-    raise AssertionError(command)
 
 
 def busy(made: Header, jobs: int = 12) -> list[Turn]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
-from support.house import LIMIT_SECONDS, job_id
+from support.house import LIMIT_SECONDS, House, job_id
 
 from ourvidz.adapters.device_fake import FakeDevice
 from ourvidz.adapters.store_folder import FolderStore
@@ -102,3 +102,11 @@ class StagedStore(FolderStore):
         if self.before_get is not None:
             await self.before_get(key)
         await super().get(bucket, key, path, bytes_max)
+
+
+def staged(house: House, before_put: Callable[[str], Awaitable[None]]) -> StagedStore:
+    """Where the house's files go from now on."""
+    store = StagedStore(house.root / "store")
+    store.before_put = before_put
+    house.service.delivery.uploads.store = store
+    return store

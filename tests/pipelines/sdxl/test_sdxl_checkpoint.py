@@ -321,9 +321,6 @@ def test_the_original_layout_of_another_model_is_told_what_is_needed(
         open_folder(tmp_path, dtype="int4")
 
 
-# one file -----------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def file(sdxl_root: Path, tmp_path: Path) -> Path:
     """A copy to break."""
@@ -414,9 +411,6 @@ def test_nan_in_one_file_is_refused(sdxl_root: Path, file: Path, open_folder: Op
     change_weights(file, lambda tensors: tensors[name].fill_(float("nan")))
     with pytest.raises(CheckpointError, match=r"decoder\.conv_out\.bias holds NaN"):
         stage_all(open_folder(file, sdxl_root / "sdxl"))
-
-
-# many models --------------------------------------------------------------------------------------
 
 
 def test_models_are_opened_by_name(sdxl_root: Path, device: Any) -> None:

@@ -140,9 +140,6 @@ def test_a_step_without_its_component_says_which(opened: SdxlPipeline, request_f
         opened.step(opened.begin(request_for()), CancelToken())
 
 
-# warnings -----------------------------------------------------------------------------------------
-
-
 def test_a_prompt_that_fits_is_not_warned_about(opened: SdxlPipeline, request_for: Build) -> None:
     assert opened.warnings(request_for(prompt="x" * 75, negative_prompt="y" * 75)) == ()
 
@@ -165,9 +162,6 @@ def test_less_than_a_step_is_said_to_be_one(
     assert opened.warnings(request) == ("strength: 0.05 of 4 steps is less than one; one is run",)
 
 
-# state --------------------------------------------------------------------------------------------
-
-
 def test_the_state_carries_only_what_is_needed_next(
     sdxl: SdxlPipeline, request_for: Build, device: Any
 ) -> None:
@@ -184,8 +178,6 @@ def test_the_state_carries_only_what_is_needed_next(
     assert (state.phase, state.step, state.tensors) == ("done", 0, {})
     assert restore(dump(state), device.torch) == state
 
-
-# working bytes ------------------------------------------------------------------------------------
 
 REAL_UNET: dict[str, Any] = {
     "sample_size": 128,

@@ -191,9 +191,6 @@ def test_phases_that_run_alone_are_taken_one_by_one(
     assert sdxl.step_together([sdxl.begin(requests[0])], [token]) == [None]
 
 
-# cancel and errors --------------------------------------------------------------------------------
-
-
 def test_cancelled_before_a_step(sdxl: SdxlPipeline, requests: list[ImageRequest]) -> None:
     states = [at_denoise(sdxl, request) for request in requests]
     tokens = [CancelToken() for _ in states]
@@ -271,9 +268,6 @@ def test_an_error_leaves_every_run_as_it_was(
     step(sdxl, *states)
     for state, request in zip(states, requests, strict=True):
         close(state, at_denoise(sdxl, request, steps + 1))
-
-
-# who shares ---------------------------------------------------------------------------------------
 
 
 def sharing(pipeline: SdxlPipeline, request: ImageRequest) -> Sharing | None:

@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-import torch
 from diffusers import (
     AutoencoderKLWan,
-    UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanTransformer3DModel,
 )
 from PIL import Image
 from support.image_to_video import KINDS
 from support.states import dump
+from support.wan_library import library_frames
 from transformers import CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -52,24 +51,9 @@ def test_given_frames_are_the_librarys(image_root, open_resident, ask, play, dev
     theirs = aligned(library(image_root / kind, kind, device))
     for mode in MODES[kind]:
         request = ask(mode=mode, frames=5, steps=2)
-        theirs.scheduler = UniPCMultistepScheduler.from_config(
-            theirs.scheduler.config, flow_shift=request.flow_shift
-        )
         last = Image.open(request.end_path) if mode == "both" else None
-        frames = theirs(
-            image=Image.open(request.start_path),
-            last_image=last,
-            prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            width=request.width,
-            height=request.height,
-            num_frames=request.frames,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance_scale,
-            generator=torch.Generator().manual_seed(request.seed),
-            output_type="pil",
-        ).frames[0]
-        expected = np.stack([np.asarray(frame) for frame in frames]).astype(int)
+        first = Image.open(request.start_path)
+        expected = library_frames(theirs, request, image=first, last_image=last).astype(int)
         tolerance = 0 if device.kind == "cpu" else 2
         made = play(pipeline, request)
         assert np.abs(made - expected).max() <= tolerance

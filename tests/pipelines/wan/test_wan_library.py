@@ -5,13 +5,13 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKLWan,
-    UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
     WanVACEPipeline,
 )
 from diffusers.video_processor import VideoProcessor
 from PIL import Image
+from support.wan_library import library_frames
 
 pytestmark = pytest.mark.slow
 
@@ -56,26 +56,6 @@ def library_plain(library_vace, device):
     return pipe
 
 
-def call(pipe, request, **conditioning):
-    """The library's frames, rounded as its processor rounds."""
-    pipe.scheduler = UniPCMultistepScheduler.from_config(
-        pipe.scheduler.config, flow_shift=request.flow_shift
-    )
-    frames = pipe(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=request.width,
-        height=request.height,
-        num_frames=request.frames,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale,
-        generator=torch.Generator().manual_seed(request.seed),
-        output_type="pil",
-        **conditioning,
-    ).frames[0]
-    return np.stack([np.asarray(frame) for frame in frames])
-
-
 def conditioning(request):
     """The request's references as the library's documentation prepares them."""
     if request.mode == "single":
@@ -96,7 +76,7 @@ def conditioning(request):
 @pytest.mark.parametrize("frames", [1, 17])
 def test_text_to_video_is_the_librarys(t2v, library_t2v, ask, play, device, frames):
     request = ask(frames=frames)
-    assert_same(play(t2v, request), call(library_t2v, request), device)
+    assert_same(play(t2v, request), library_frames(library_t2v, request), device)
 
 
 SETTINGS = {
@@ -113,7 +93,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_text_to_video_with_other_settings(t2v, library_t2v, ask, play, device, name):
     request = ask(**{"frames": 5, **SETTINGS[name]})
-    assert_same(play(t2v, request), call(library_t2v, request), device)
+    assert_same(play(t2v, request), library_frames(library_t2v, request), device)
 
 
 @pytest.mark.parametrize("frames", [1, 9])
@@ -121,7 +101,7 @@ def test_a_vace_checkpoint_without_references_is_the_plain_one(
     vace, library_plain, ask, play, device, frames
 ):
     request = ask(frames=frames)
-    assert_same(play(vace, request), call(library_plain, request), device)
+    assert_same(play(vace, request), library_frames(library_plain, request), device)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +122,7 @@ def test_references_are_the_librarys(
     vace, library_vace, ask, play, device, mode, frames, guidance_scale
 ):
     request = ask(mode=mode, frames=frames, guidance_scale=guidance_scale)
-    expected = call(library_vace, request, **conditioning(request))
+    expected = library_frames(library_vace, request, **conditioning(request))
     assert_same(play(vace, request), expected, device)
 
 
@@ -155,7 +135,7 @@ def test_bfloat16_keeps_what_the_library_keeps_in_fp32(
     library = aligned(load(cls, wan_root / name, device, torch.bfloat16))
     request = ask(mode=mode, frames=5)
     extra = {} if mode == "none" else conditioning(request)
-    assert_same(play(pipeline, request), call(library, request, **extra), device)
+    assert_same(play(pipeline, request), library_frames(library, request, **extra), device)
     dtypes = {
         part: {p.dtype for p in pipeline.components[f"wan.{part}"].module.parameters()}
         for part in ("transformer", "vae", "text_encoder")
