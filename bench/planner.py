@@ -119,7 +119,7 @@ class Bench:
         if isinstance(event, m.PhaseFinished):
             self.steps.pop(event.lease.job, None)
         before = time.thread_time()
-        commands = self.scheduler.handle((event,), self.now)
+        commands = self.scheduler.handle(event, self.now)
         self.seconds.append(time.thread_time() - before)
         for command in commands:
             self.obey(command)

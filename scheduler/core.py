@@ -91,16 +91,16 @@ class Scheduler:
             m.RunFailed: self._run_failed,
         }
 
-    def handle(self, events: Sequence[m.Event], now: float) -> list[m.Command]:
-        """Take the events of one moment in: all are noted before anything is decided. Returns the
-        commands to carry out, in order.
+    def handle(self, events: m.Event | Sequence[m.Event], now: float) -> list[m.Command]:
+        """Take one event in, or those of one moment: all are noted before anything is decided.
+        Returns the commands to carry out, in order.
 
         Raises ``ProtocolError`` for a job that is present already and ``BadDecision`` if the policy
         chose what cannot be done.
         """
         self._commands.clear()
         self._index.advance(now)  # 1
-        for event in events:
+        for event in events if isinstance(events, Sequence) else (events,):
             self._handlers[type(event)](event)
         self._advance()
         return self._commands.copy()

@@ -114,7 +114,7 @@ class Shell:
         if now is not None:
             self.now = now
         self._note(event)
-        commands = self.scheduler.handle((event,), self.now)
+        commands = self.scheduler.handle(event, self.now)
         self.log.append((event, self.now, commands))
         self.books.issued(commands)
         for command in commands:

@@ -182,10 +182,10 @@ def test_a_job_id_that_is_present_is_the_shells_defect() -> None:
     s = shell()
     s.arrive("x", *CHAT)
     with pytest.raises(ProtocolError, match=r"job x arrived, but it is here already\n<Scheduler"):
-        s.scheduler.handle([m.JobArrived(demand("x", *CHAT))], 1.0)
+        s.scheduler.handle(m.JobArrived(demand("x", *CHAT)), 1.0)
     s.scheduler.check()
     s.play_out()
-    assert s.scheduler.handle([m.JobArrived(demand("x", *CHAT))], 1.0) == [
+    assert s.scheduler.handle(m.JobArrived(demand("x", *CHAT)), 1.0) == [
         m.Start(Lease(2, "x", 0), 2)
     ]
 
@@ -458,5 +458,5 @@ def test_the_same_events_give_the_same_commands() -> None:
     s.play_out()
     other = fresh().scheduler
     for event, now, commands in s.log:
-        assert other.handle((event,), now) == commands
+        assert other.handle(event, now) == commands
     assert other.snapshot() == s.scheduler.snapshot()

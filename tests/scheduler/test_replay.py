@@ -113,7 +113,7 @@ def test_a_turn_that_broke_it_and_does_not_now_is_a_difference() -> None:
 
 def test_masters_that_were_there_are_not_staged_again() -> None:
     made = replace(header(), staged=("sdxl.unet",))
-    commands = scheduler_of(made).handle([m.JobArrived(demand("j", "sdxl.unet"))], 100.0)
+    commands = scheduler_of(made).handle(m.JobArrived(demand("j", "sdxl.unet")), 100.0)
     assert commands[:1] == [m.Load("sdxl.unet")]
 
 
@@ -156,7 +156,7 @@ def test_failures_are_compared_without_their_words() -> None:
     scheduler = scheduler_of(header())
 
     def turn(event: m.Event) -> None:
-        turns.append(Turn(100.0, (event,), tuple(scheduler.handle((event,), 100.0))))
+        turns.append(Turn(100.0, (event,), tuple(scheduler.handle(event, 100.0))))
 
     turn(m.JobArrived(demand("j", "sdxl.unet")))
     turn(m.StageFailed("sdxl.unet", "no such word: pear", permanent=True))

@@ -22,7 +22,7 @@ def test_events_of_one_moment_are_all_noted_before_anything_is_decided() -> None
     long, short = demand("x", phase("a", seconds=9.0)), demand("y", phase("a", seconds=1.0))
     commands = scheduler.handle([m.JobArrived(long), m.JobArrived(short)], 0.0)
     assert commands == [m.Load("a")]
-    (start,) = scheduler.handle([m.LoadSucceeded("a")], 1.0)
+    (start,) = scheduler.handle(m.LoadSucceeded("a"), 1.0)
     assert isinstance(start, m.Start)
     assert start.lease.job == "y"
 
@@ -32,7 +32,7 @@ def test_what_is_staged_from_the_start_is_loaded_without_staging() -> None:
     scheduler.check()
     assert scheduler.snapshot()["ledger"]["host"]["reserved"] == 20
     wanted = demand("x", phase("a", "b"))
-    assert scheduler.handle([m.JobArrived(wanted)], 0.0) == [m.Stage("a"), m.Load("b")]
+    assert scheduler.handle(m.JobArrived(wanted), 0.0) == [m.Stage("a"), m.Load("b")]
 
 
 def test_masters_beyond_the_hosts_budget_are_refused() -> None:

@@ -233,7 +233,7 @@ class Walk:
         budget = Budget(where.device, where.host)
         again = Scheduler(where.parts(), budget, where.links, where.settings, where.policy())
         for event, now, commands in shell.log:
-            assert again.handle((event,), now) == commands, f"{event} at {now} once more"
+            assert again.handle(event, now) == commands, f"{event} at {now} once more"
         assert again.snapshot() == shell.scheduler.snapshot()
 
 
