@@ -39,6 +39,10 @@ class DataDirUnavailable(DataDirError):
     retryable = True
 
 
+class DeviceMissing(OurVidzError):
+    """The configured device is not there (``device.kind``, ``device.index``)."""
+
+
 class DeviceFailed(OurVidzError):
     """The device can serve nobody any more in this process; a new one may find it well."""
 

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from standardwebhooks import Webhook, WebhookVerificationError
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
+from ourvidz.config.checks import ENCODED_KEY
+
 SIGNATURE_HEADER = "X-Callback-Signature"
-_ENCODED = "whsec_"
 
 
 class CallbackSigner:
@@ -26,7 +27,7 @@ class CallbackSigner:
             raise ValueError("the callback secret is empty")
         self._key = secret.encode()
         try:
-            self._webhook = Webhook(secret if secret.startswith(_ENCODED) else self._key)
+            self._webhook = Webhook(secret if secret.startswith(ENCODED_KEY) else self._key)
         except (ValueError, EmptyWebhookSecretError) as error:
             raise ValueError("the callback secret starts with whsec_ but is no base64") from error
 

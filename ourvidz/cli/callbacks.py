@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ourvidz.cli.exits import FAILED
 from ourvidz.cli.options import ApiUrl, AsJson, ConfigFile, Overrides, layers
 
 app = typer.Typer(no_args_is_help=True, help="Look at callbacks that were given up, and retry.")
@@ -55,3 +56,6 @@ def retry(
         show.as_json(done)
     else:
         typer.echo(f"{done['retried']} on their way")
+    if ids and done["retried"] < len(set(ids)):
+        typer.echo("ourvidz: the others are not parked", err=True)
+        raise typer.Exit(FAILED)

@@ -13,7 +13,14 @@ from typing import Final
 
 import typer
 
-from ourvidz.errors import EX_CONFIG, ConfigError, DataDirError, DeviceFailed, OurVidzError
+from ourvidz.errors import (
+    EX_CONFIG,
+    ConfigError,
+    DataDirError,
+    DeviceFailed,
+    DeviceMissing,
+    OurVidzError,
+)
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -59,4 +66,5 @@ def message(error: OurVidzError) -> str:
 def code_of(error: OurVidzError) -> int:
     if error.retryable:
         return os.EX_TEMPFAIL
-    return EX_CONFIG if isinstance(error, ConfigError | DataDirError) else FAILED
+    configured = isinstance(error, ConfigError | DataDirError | DeviceMissing)
+    return EX_CONFIG if configured else FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ from ourvidz.errors import ConfigError, Problem
 Finding = tuple[KeyPath, str]
 # What stands beside the queues on a Redis server.
 _RESERVED = "ourvidz:"
+# As Standard Webhooks marks a secret whose key is the base64 behind it.
+ENCODED_KEY = "whsec_"
 
 
 def table_findings(settings: Settings) -> Iterator[Finding]:
@@ -41,6 +44,7 @@ def secret_findings(settings: Settings) -> Iterator[Finding]:
     """What is configured and cannot work, or would be unsafe, without a secret that is missing."""
     if settings.callback.url and settings.secrets.job_callback_secret is None:
         yield ("callback", "url"), f"needs a secret: {credentials.belongs('job_callback_secret')}"
+    yield from _signing_findings(settings)
     yield from _store_findings(settings)
     yield from _queue_findings(settings)
     yield from _bind_findings(settings)
@@ -72,6 +76,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _signing_findings(settings: Settings) -> Iterator[Finding]:
+    secret = settings.secrets.job_callback_secret
+    text = "" if secret is None else secret.get_secret_value()
+    if not text.startswith(ENCODED_KEY):
+        return
+    try:
+        key = base64.b64decode(text.removeprefix(ENCODED_KEY), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        places = credentials.belongs("job_callback_secret")
+        yield ("callback", "url"), f"needs base64 behind {ENCODED_KEY} in the secret: {places}"
 
 
 def _store_findings(settings: Settings) -> Iterator[Finding]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
 from ourvidz.http.answers import json_response, problems
 from ourvidz.http.context import ContextOf
 from ourvidz.http.journal_route import JournalRoute
 from ourvidz.http.models import ParkedCallbacks, RetriedCallbacks
+from ourvidz.http.problems import INVALID_PARAMETER, HttpProblem
 
 router = APIRouter(prefix="/callbacks", tags=["callbacks"], route_class=JournalRoute)
 
@@ -34,6 +36,7 @@ async def parked(context: ContextOf, limit: Limit = 50) -> Response:
     operation_id="retry_parked_callbacks",
 )
 async def retry(
+    request: Request,
     context: ContextOf,
     event_id: Annotated[
         list[str] | None, Query(description="One of them; may be repeated. Else all are meant.")
@@ -41,5 +44,9 @@ async def retry(
     limit: Annotated[Limit, Query(description="At most so many, the oldest first.")] = 1000,
 ) -> Response:
     """Send parked callbacks once more, under the same ids, with all of their attempts."""
+    if await request.body():
+        raise HttpProblem(
+            INVALID_PARAMETER, "there is no body to this call, callbacks are named by ?event_id="
+        )
     retried = await context.service.retry_callbacks(event_id, limit)
     return json_response({"retried": retried}, 202)

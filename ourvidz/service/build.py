@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from ourvidz.config.policy import scheduler_settings
 from ourvidz.config.settings import Settings
 from ourvidz.ports import (
@@ -39,6 +41,7 @@ from ourvidz.service.health import RECORDING_STOPPED, Alarms, Heartbeat
 from ourvidz.service.intake import Intake
 from ourvidz.service.leases import Leases
 from ourvidz.service.metrics import Metrics
+from ourvidz.service.offers import consumed
 from ourvidz.service.paces import Paces
 from ourvidz.service.parts import Parts
 from ourvidz.service.produce import Production
@@ -53,6 +56,8 @@ from scheduler.messages import StepReached
 from scheduler.recording import VERSION, Header
 from scheduler.replay import scheduler_of
 from scheduler.types import Budget, Links
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,13 +290,17 @@ def _parts(
 def _intake(
     settings: Settings, ports: Ports, shared: _Shared, engine: Engine, flow: Flow
 ) -> Intake:
+    broken = ports.executor.snapshot().get("broken_models", {})
+    queues = consumed(settings, broken)
+    for name in settings.queues.keys() - queues.keys():
+        log.warning("queue_left_to_others", queue=name, broken_models=sorted(broken))
     return Intake(
         source=ports.source,
         engine=engine,
         roster=shared.roster,
         flow=flow,
         delivery=flow.delivery,
-        queues=settings.queues,
+        queues=queues,
         settings=settings.intake,
         undelivered_max=settings.callback.undelivered_max,
         room=shared.room,

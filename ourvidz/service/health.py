@@ -52,6 +52,8 @@ SPOOL_LOST: Final = "spool_lost"
 JOURNAL_UNAVAILABLE: Final = "journal_unavailable"
 # A component could not be staged or loaded, by its name behind a colon; silenced when it is.
 COMPONENT_FAILED: Final = "component_failed"
+# A model cannot be opened, by its name behind a colon: its jobs fail, or are left to other workers.
+MODEL_BROKEN: Final = "model_broken"
 # The state of what is being denoised could not be written down: a restart begins it anew. Silenced
 # when one is.
 STATE_NOT_SAVED: Final = "state_not_saved"

@@ -27,6 +27,7 @@ from ourvidz.service.faults import CANCELLED
 from ourvidz.service.health import (
     DEVICE_FAILED,
     JOURNAL_UNAVAILABLE,
+    MODEL_BROKEN,
     PARKED_CALLBACKS,
     Alarms,
     Heartbeat,
@@ -305,6 +306,8 @@ class Service:
         """Whether work goes on; reads memory only."""
         parked = [PARKED_CALLBACKS] if self.delivery.announcer.parked else []
         unwritten = [JOURNAL_UNAVAILABLE] if self.trouble is not None else []
+        device = dict(self.executor.snapshot())
+        broken = [f"{MODEL_BROKEN}:{name}" for name in device.get("broken_models", ())]
         state = "draining" if self.draining else "ready" if self.ready else "starting"
         return {
             "status": state,
@@ -315,8 +318,8 @@ class Service:
             "undelivered_jobs": self.delivery.pending,
             "parked_callbacks": self.delivery.announcer.parked,
             "queues": dict(self.source.snapshot()),
-            "device": dict(self.executor.snapshot()),
-            "alarms": sorted([*self.alarms.ringing, *parked, *unwritten]),
+            "device": device,
+            "alarms": sorted([*self.alarms.ringing, *parked, *unwritten, *broken]),
         }
 
     def processes(self) -> Mapping[str, Any]:

@@ -12,7 +12,9 @@ from support.bench import IMAGES, TEXT, Bench, models, open_executor
 
 from ourvidz import logs
 from ourvidz.adapters.device import DeviceExecutor
-from ourvidz.errors import DeviceFailed
+from ourvidz.cli.exits import code_of
+from ourvidz.config.settings import Device as DeviceSettings
+from ourvidz.errors import DeviceFailed, DeviceMissing
 from pipelines.tiny import make_tiny
 from scheduler import messages as m
 from scheduler.types import Fault
@@ -115,3 +117,10 @@ async def test_a_move_that_loses_the_device_has_no_end(
     with anyio.fail_after(LIMIT_SECONDS), pytest.raises(DeviceFailed, match="illegal memory"):
         await executor.execute(move(name))
     assert executor._moves._under_way == {}
+
+
+async def test_a_card_that_is_not_there_is_named() -> None:
+    executor = DeviceExecutor(DeviceSettings(kind="cuda", index=63), {})
+    with pytest.raises(DeviceMissing, match=r"^device\.kind = cuda, .* = 63: ") as caught:
+        await executor.open()
+    assert code_of(caught.value) == 78

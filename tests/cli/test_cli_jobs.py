@@ -282,7 +282,7 @@ def test_callbacks_that_were_given_up_are_listed_and_retried(cli: Cli, served: S
     found = orjson.loads(cli("callbacks", "list", "--json", "--url", served.url).out)["callbacks"]
     assert [one["attempts"] for one in found] == [1, 1]
     named = cli("callbacks", "retry", f"{ident('b')}.failed", "unknown", "--url", served.url)
-    assert named == Done(0, "1 on their way\n", "")
+    assert named == Done(1, "1 on their way\n", "ourvidz: the others are not parked\n")
     done = cli("callbacks", "retry", "--json", "--url", served.url)
     assert orjson.loads(done.out) == {"retried": 1}
     left = cli("callbacks", "list", "--json", "--url", served.url)

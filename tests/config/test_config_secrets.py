@@ -154,6 +154,16 @@ def test_callbacks_need_their_secret_only_where_they_are_sent(write: Any) -> Non
     assert check(config) == []
 
 
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_%%%", "whsec_abc"])
+def test_a_secret_that_claims_to_be_encoded_must_be(write: Any, secret: str) -> None:
+    config = write(("[http]", '[callback]\nurl = "https://h/x"\n[http]'))
+    text = failure(config, {"JOB_CALLBACK_SECRET": secret})
+    assert "callback.url" in text
+    assert "needs base64 behind whsec_ in the secret: $CREDENTIALS_DIRECTORY/" in text
+    good = {"JOB_CALLBACK_SECRET": "whsec_c2VjcmV0"}
+    assert load(config, good).callback.url == "https://h/x"
+
+
 S3 = ("[http]", '[store]\nkind = "s3"\nendpoint = "https://h/s3"\n[http]')
 KEYS = {"S3_ACCESS_KEY_ID": "id", "S3_SECRET_ACCESS_KEY": "s3-5f3a"}
 

@@ -67,3 +67,9 @@ async def test_a_limit_that_is_none(api: Api, limit: str) -> None:
     for verb, path in (("GET", "/callbacks/parked"), ("POST", "/callbacks/parked/retry")):
         answer = await api.client.request(verb, path, params={"limit": limit})
         problem(answer, 422, "INVALID_PARAMETER")
+
+
+async def test_a_body_is_refused_and_sends_nothing(full: Api) -> None:
+    answer = await full.client.post("/callbacks/parked/retry", json={"event_id": ["a.failed"]})
+    problem(answer, 422, "INVALID_PARAMETER")
+    assert len(full.service.parked) == 3
