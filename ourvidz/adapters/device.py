@@ -220,8 +220,13 @@ class DeviceExecutor:
         for name in wanted:
             if name in self._pipelines:
                 return name
-        reasons = [self._broken[name] for name in wanted if name in self._broken]
-        message = reasons[0] if reasons else f"no model is configured for {type(work).__name__}"
+        broken = [name for name in wanted if name in self._broken]
+        # The reason names paths of this machine, which are none of the caller's business.
+        message = (
+            f"the model {broken[0]} cannot be opened; the worker's log says why"
+            if broken
+            else f"no model is configured for {type(work).__name__}"
+        )
         raise PlanRejected(JobError(ErrorCode.MODEL_LOAD, message, retryable=True))
 
 

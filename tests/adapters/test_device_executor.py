@@ -386,6 +386,8 @@ async def test_a_model_that_cannot_be_opened_costs_its_own_jobs(
             ErrorCode.MODEL_LOAD,
             True,
         )
+        assert "the worker's log says why" in caught.value.error.message
+        assert str(tmp_path) not in caught.value.error.message
     assert (await Bench(executor, TEXT).run())[2]
 
 
