@@ -26,7 +26,7 @@ from ourvidz.adapters.requests import request_of
 from ourvidz.adapters.saved_states import SavedStates, Saving, remaining
 from ourvidz.config.settings import Device as DeviceSettings
 from ourvidz.config.settings import Model
-from ourvidz.errors import DeviceMissing
+from ourvidz.errors import DeviceFailed, DeviceMissing
 from ourvidz.jobs import ErrorCode, JobError, TextWork, VideoWork, Work
 from ourvidz.ports import Part, Plan, PlanRejected, RunSink, StateSaved
 from pipelines.base import PhasePlan, Pipeline, UnsupportedRequest
@@ -82,11 +82,13 @@ class DeviceExecutor:
         costs only its own jobs."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         await anyio.to_thread.run_sync(prepare, self._settings.threads)
+        where = f"device.kind = {self._settings.kind}, device.index = {self._settings.index}"
         try:
             self._facts = await anyio.to_thread.run_sync(self._device.describe)
-        except (AssertionError, RuntimeError) as error:  # as torch says that it finds no such card
-            where = f"device.kind = {self._settings.kind}, device.index = {self._settings.index}"
+        except AssertionError as error:  # as torch says that it knows no such card
             raise DeviceMissing(f"{where}: {error}") from error
+        except RuntimeError as error:  # a driver that does not answer, which may be late
+            raise DeviceFailed(f"{where}: {error}") from error
         build = await anyio.to_thread.run_sync(build_facts, self._device)
         for name, model in self._models.items():
             config = ModelConfig(name, model.family, model.path, model.config_path, model.dtype)

@@ -81,7 +81,8 @@ def is_loopback(host: str) -> bool:
 def _signing_findings(settings: Settings) -> Iterator[Finding]:
     secret = settings.secrets.job_callback_secret
     text = "" if secret is None else secret.get_secret_value()
-    if not text.startswith(ENCODED_KEY):
+    presigned = settings.store.kind == "presigned"
+    if not text.startswith(ENCODED_KEY) or not (settings.callback.url or presigned):
         return
     try:
         key = base64.b64decode(text.removeprefix(ENCODED_KEY), validate=True)
@@ -89,7 +90,8 @@ def _signing_findings(settings: Settings) -> Iterator[Finding]:
         key = b""
     if not key:
         places = credentials.belongs("job_callback_secret")
-        yield ("callback", "url"), f"needs base64 behind {ENCODED_KEY} in the secret: {places}"
+        path = ("callback", "url") if settings.callback.url else ("store", "kind")
+        yield path, f"needs base64 behind {ENCODED_KEY} in the secret: {places}"
 
 
 def _store_findings(settings: Settings) -> Iterator[Finding]:

@@ -124,3 +124,13 @@ async def test_a_card_that_is_not_there_is_named() -> None:
     with pytest.raises(DeviceMissing, match=r"^device\.kind = cuda, .* = 63: ") as caught:
         await executor.open()
     assert code_of(caught.value) == 78
+
+
+async def test_a_driver_that_does_not_answer_may_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def describe(_: object) -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system")
+
+    monkeypatch.setattr("pipelines.device.Device.describe", describe)
+    with pytest.raises(DeviceFailed, match=r"device.index = 0: Found no NVIDIA driver") as caught:
+        await DeviceExecutor(DeviceSettings(kind="cuda"), {}).open()
+    assert code_of(caught.value) == 75

@@ -162,6 +162,9 @@ def test_a_secret_that_claims_to_be_encoded_must_be(write: Any, secret: str) -> 
     assert "needs base64 behind whsec_ in the secret: $CREDENTIALS_DIRECTORY/" in text
     good = {"JOB_CALLBACK_SECRET": "whsec_c2VjcmV0"}
     assert load(config, good).callback.url == "https://h/x"
+    assert load(write(), {"JOB_CALLBACK_SECRET": secret}).callback.url == "", "nobody signs"
+    presigned = '[store]\nkind = "presigned"\npresign_url = "https://h/x"\n[http]'
+    assert "store.kind" in failure(write(("[http]", presigned)), {"JOB_CALLBACK_SECRET": secret})
 
 
 S3 = ("[http]", '[store]\nkind = "s3"\nendpoint = "https://h/s3"\n[http]')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -72,4 +73,15 @@ async def test_a_limit_that_is_none(api: Api, limit: str) -> None:
 async def test_a_body_is_refused_and_sends_nothing(full: Api) -> None:
     answer = await full.client.post("/callbacks/parked/retry", json={"event_id": ["a.failed"]})
     problem(answer, 422, "INVALID_PARAMETER")
+    assert len(full.service.parked) == 3
+
+
+async def test_a_body_without_a_length_is_refused_unread(full: Api) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"{"
+
+    request = full.client.build_request("POST", "/callbacks/parked/retry", content=endless())
+    assert request.headers["transfer-encoding"] == "chunked"
+    problem(await full.client.send(request), 422, "INVALID_PARAMETER")
     assert len(full.service.parked) == 3
